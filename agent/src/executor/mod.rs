@@ -1,0 +1,2 @@
+//! Carries operations out as steps, journaled, with undo.
+pub mod step;

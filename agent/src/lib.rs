@@ -1,0 +1,3 @@
+//! The agent: reports what a host has, and does libvirt and storage work on it.
+
+pub mod executor;

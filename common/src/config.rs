@@ -1,0 +1,57 @@
+//! Configuration files: TOML, every unknown key refused by name.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// Why a configuration was not taken.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML, or a key is unknown, missing or of the wrong type.
+    #[error("the configuration {} is not valid: {}", path.display(), source.to_string().trim_end())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why; already in the message.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("the configuration {} is not valid: {problem}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which value, and what it may be.
+        problem: String,
+    },
+}
+
+/// Reads `path`. The type's own `deny_unknown_fields` refuses unknown keys; `check` refuses senseless values
+/// with a sentence.
+pub fn load<T: DeserializeOwned>(
+    path: &Path,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let config: T = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    check(&config).map_err(|problem| ConfigError::Value {
+        path: path.to_owned(),
+        problem,
+    })?;
+    Ok(config)
+}

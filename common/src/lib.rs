@@ -1,0 +1,19 @@
+//! What every part of Hostler shares. It does no I/O of its own but reading configuration files and
+//! writing logs, and knows neither TLS nor libvirt nor a store.
+
+pub mod codec;
+pub mod config;
+pub mod error;
+pub mod id;
+pub mod operation;
+pub mod retry;
+pub mod rpc;
+pub mod shutdown;
+pub mod telemetry;
+pub mod units;
+
+/// The version of this build, as `0.1.0`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The port that IsardVDI's clients dial when none is named (wire.md, `operations.v1`).
+pub const DEFAULT_PORT: u16 = 1312;

@@ -1,0 +1,33 @@
+//! From a signal to the end of a process: one token that everything listens to.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels the token at the first SIGTERM or SIGINT. A second one ends the process at once.
+///
+/// # Errors
+/// When the kernel refuses the signal handlers.
+pub fn on_signals() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        let mut signals = 0;
+        loop {
+            // Cancel-safe: a signal stream keeps what arrives until it is received.
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            signals += 1;
+            if signals > 1 {
+                tracing::warn!(signal = name, "second signal: ending at once");
+                std::process::exit(130);
+            }
+            tracing::info!(signal = name, "ending");
+            cancelled.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,1 @@
+//! Hostler's certificates.
