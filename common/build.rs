@@ -19,6 +19,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut names = prost_build::Config::new();
     names.enable_type_names(); // type URLs of requests that are stored as Any
+    // Stored by the coordinator and printed by the client, both as JSON.
+    for message in ["Inventory", "Gpu", "SharedStorage", "Libvirt", "Domain"] {
+        let path = format!("hostler.agent.v1.{message}");
+        names.type_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]");
+    }
     tonic_prost_build::configure()
         .codec_path("crate::codec::StrictCodec")
         .include_file("rpc.rs")
