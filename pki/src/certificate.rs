@@ -1,0 +1,158 @@
+//! What a certificate says about itself, for people and for records.
+//!
+//! It reads and never judges (verify.rs does). The invariant: everything here comes from the certificate's own
+//! bytes, so it is as true as the CA that signed it.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use hostler_common::units::UnixMillis;
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+
+use crate::identity::{Identity, IdentityError, plain};
+
+/// One certificate, read.
+#[derive(Debug, Clone)]
+pub struct CertificateFacts {
+    /// The SPIFFE URI, or why there is none.
+    pub identity: Result<Identity, IdentityError>,
+    /// Whether it may sign others.
+    pub is_ca: bool,
+    /// Its subject, as `CN=ada`.
+    pub subject: String,
+    /// Who signed it, as `CN=Hostler CA example.org`.
+    pub issuer: String,
+    /// Hexadecimal, with colons.
+    pub serial: String,
+    /// Its first moment.
+    pub not_before: UnixMillis,
+    /// Its last moment.
+    pub not_after: UnixMillis,
+    /// As `ECDSA P-256`.
+    pub key_type: String,
+    /// As `serverAuth`, `clientAuth`; empty when it does not say.
+    pub usages: Vec<String>,
+    /// Every alternative name, as `DNS:a.example`, `IP:10.0.0.1`, `URI:spiffe://…`.
+    pub names: Vec<String>,
+    /// SHA-256 of the whole certificate, hexadecimal with colons, as openssl prints it.
+    pub fingerprint: String,
+}
+
+/// Why a certificate cannot be read.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum FactsError {
+    /// Not X.509.
+    #[error("it is not an X.509 certificate")]
+    Parse {
+        /// Where the parser stopped.
+        #[source]
+        source: X509Error,
+    },
+}
+
+impl CertificateFacts {
+    /// Reads a certificate.
+    ///
+    /// # Errors
+    /// When it is not X.509.
+    pub fn read(der: &CertificateDer<'_>) -> Result<Self, FactsError> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|source| FactsError::Parse {
+            source: plain(source),
+        })?;
+        let broken = |source| FactsError::Parse { source };
+        let usages = certificate.extended_key_usage().map_err(broken)?;
+        let names = certificate.subject_alternative_name().map_err(broken)?;
+        Ok(Self {
+            identity: Identity::of_parsed(&certificate),
+            is_ca: certificate.is_ca(),
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            serial: colons(certificate.raw_serial()),
+            not_before: UnixMillis(certificate.validity().not_before.timestamp().saturating_mul(1000)),
+            not_after: UnixMillis(certificate.validity().not_after.timestamp().saturating_mul(1000)),
+            key_type: key_type(&certificate),
+            usages: usages
+                .map(|usages| {
+                    let known = [
+                        (usages.value.server_auth, "serverAuth"),
+                        (usages.value.client_auth, "clientAuth"),
+                        (usages.value.any, "any"),
+                    ];
+                    let known = known
+                        .iter()
+                        .filter(|(set, _)| *set)
+                        .map(|(_, name)| (*name).to_owned());
+                    known
+                        .chain(usages.value.other.iter().map(ToString::to_string))
+                        .collect()
+                })
+                .unwrap_or_default(),
+            names: names
+                .map(|names| names.value.general_names.iter().map(show_name).collect())
+                .unwrap_or_default(),
+            fingerprint: colons(ring::digest::digest(&ring::digest::SHA256, der).as_ref()),
+        })
+    }
+
+    /// Whole days from `now` to its end; negative once it has expired.
+    pub fn days_left(&self, now: UnixMillis) -> i64 {
+        const DAY: i64 = 86_400_000;
+        self.not_after.0.saturating_sub(now.0).div_euclid(DAY)
+    }
+}
+
+fn key_type(certificate: &X509Certificate<'_>) -> String {
+    let key = certificate.public_key();
+    match key.parsed() {
+        Ok(PublicKey::EC(point)) => {
+            let curve = key
+                .algorithm
+                .parameters
+                .as_ref()
+                .and_then(|any| any.as_oid().ok());
+            match curve {
+                Some(oid) if oid == OID_EC_P256 => "ECDSA P-256".to_owned(),
+                Some(oid) if oid == OID_NIST_EC_P384 => "ECDSA P-384".to_owned(),
+                _ => format!("EC {} bit", point.key_size()),
+            }
+        }
+        Ok(PublicKey::RSA(rsa)) => format!("RSA {} bit", rsa.key_size()),
+        _ => key.algorithm.algorithm.to_string(),
+    }
+}
+
+fn show_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(dns) => format!("DNS:{dns}"),
+        GeneralName::URI(uri) => format!("URI:{uri}"),
+        GeneralName::RFC822Name(mail) => format!("email:{mail}"),
+        GeneralName::IPAddress(bytes) => {
+            if let Ok(octets) = <[u8; 4]>::try_from(*bytes) {
+                format!("IP:{}", Ipv4Addr::from(octets))
+            } else if let Ok(octets) = <[u8; 16]>::try_from(*bytes) {
+                format!("IP:{}", Ipv6Addr::from(octets))
+            } else {
+                format!("IP:{}", colons(bytes))
+            }
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// Bytes as `AB:0C`.
+fn colons(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 3);
+    for (at, byte) in bytes.iter().enumerate() {
+        let separator = if at == 0 { "" } else { ":" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{byte:02X}");
+    }
+    text
+}

@@ -1,0 +1,312 @@
+//! The three files that every part of Hostler is given: the CA, its own certificate, its own key.
+//!
+//! It reads them and never writes any (issued.rs does). The invariant: credentials that load are usable; whatever
+//! a peer would refuse is refused here first, with the file's name and what to do.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hostler_common::units::UnixMillis;
+use rustls::RootCertStore;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use serde::Deserialize;
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::certificate::{CertificateFacts, FactsError};
+use crate::identity::Identity;
+use crate::verify::{self, VerifyError};
+
+/// The largest file that is read, in bytes. A chain of ten certificates has about 10 KiB.
+const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// Where the three files are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The CA certificate or certificates that peers must be signed by, PEM.
+    pub ca: PathBuf,
+    /// Our own certificate first, then any intermediate, PEM.
+    pub certificate: PathBuf,
+    /// The key of our certificate, PEM, readable by its owner only.
+    pub key: PathBuf,
+}
+
+/// Loaded and checked credentials.
+#[derive(Clone)]
+pub struct Credentials {
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) certified: Arc<CertifiedKey>,
+    identity: Identity,
+    not_before: UnixMillis,
+    not_after: UnixMillis,
+}
+
+impl Credentials {
+    /// Reads and checks the files.
+    ///
+    /// # Errors
+    /// Names the file, and says what is wrong with it.
+    pub fn load(files: &TlsFiles) -> Result<Self, CredentialsError> {
+        let roots = read_roots(&files.ca)?;
+        let chain = read_certificates(&files.certificate)?;
+        let key = read_key(&files.key)?;
+        let leaf = &chain[0];
+        let facts = CertificateFacts::read(leaf).map_err(|source| CredentialsError::Unreadable {
+            path: files.certificate.clone(),
+            source,
+        })?;
+        let identity = verify::check_own(&roots, leaf, &chain[1..], UnixTime::now()).map_err(|source| {
+            CredentialsError::NotAccepted {
+                path: files.certificate.clone(),
+                ca: files.ca.clone(),
+                source,
+            }
+        })?;
+        let (not_before, not_after) = (facts.not_before, facts.not_after);
+        let certified = CertifiedKey::new(chain, key);
+        certified
+            .keys_match()
+            .map_err(|source| CredentialsError::Mismatch {
+                key: files.key.clone(),
+                certificate: files.certificate.clone(),
+                source,
+            })?;
+        Ok(Self {
+            roots,
+            certified: Arc::new(certified),
+            identity,
+            not_before,
+            not_after,
+        })
+    }
+
+    /// Whom we speak for.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The first moment of our certificate.
+    pub fn not_before(&self) -> UnixMillis {
+        self.not_before
+    }
+
+    /// The last moment of our certificate.
+    pub fn not_after(&self) -> UnixMillis {
+        self.not_after
+    }
+}
+
+/// Shows whom they are for; never the key.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("identity", &self.identity)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why credentials were not taken.
+#[derive(Debug, Error)]
+pub enum CredentialsError {
+    /// Missing, or not ours to read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory, a socket, a pipe, or something huge.
+    #[error("{} is not a file of at most {MAX_FILE_LEN} bytes", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// Broken PEM.
+    #[error("{} is not PEM: {problem}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        problem: String,
+    },
+    /// No certificate in it.
+    #[error("{} holds no certificate; expected a PEM section BEGIN CERTIFICATE", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate in the CA file that is no CA's.
+    #[error("{} holds a certificate that cannot be a root", path.display())]
+    BadRoot {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The certificate is not X.509.
+    #[error("{} does not hold an X.509 certificate", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FactsError,
+    },
+    /// Others could read the key.
+    #[error("the key {} has mode {mode:04o}, so others may use it; run: chmod 0600 {}", path.display(), path.display())]
+    LooseKey {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// None, or more than one.
+    #[error("{} holds {count} private keys; exactly one is expected", path.display())]
+    KeyCount {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// A key of a kind that we do not know.
+    #[error("the key in {} cannot be used; issue a new one with hostler-pki", path.display())]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// Key and certificate do not belong together.
+    #[error("the key {} does not belong to the certificate {}", key.display(), certificate.display())]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// Peers would refuse it.
+    #[error("the certificate {} is not accepted with the CA {}", path.display(), ca.display())]
+    NotAccepted {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The CA's file.
+        ca: PathBuf,
+        /// Why.
+        #[source]
+        source: VerifyError,
+    },
+}
+
+/// Reads the CA certificates in `path`.
+///
+/// # Errors
+/// When there is none, or one cannot be a root.
+pub fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|source| CredentialsError::BadRoot {
+                path: path.to_owned(),
+                source,
+            })?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Reads the certificates in `path`: at least one.
+///
+/// # Errors
+/// When the file cannot be read, is not PEM, or holds none.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let (_, bytes) = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(path, &error))?;
+    if certificates.is_empty() {
+        return Err(CredentialsError::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(certificates)
+}
+
+/// Reads the one key in `path`. What this program copied of it is wiped; what the cryptography keeps is not ours.
+fn read_key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, CredentialsError> {
+    let mut key = read_key_der(path)?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key);
+    key.zeroize();
+    signing.map_err(|source| CredentialsError::BadKey {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads the one key in `path`, after a look at who else may.
+pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    let (mode, bytes) = read(path)?;
+    if mode & 0o077 != 0 {
+        return Err(CredentialsError::LooseKey {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut keys = PrivateKeyDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(path, &error))?;
+    match (keys.pop(), keys.len()) {
+        (Some(key), 0) => Ok(key),
+        (last, others) => {
+            let count = others + usize::from(last.is_some());
+            last.into_iter().chain(keys).for_each(|mut key| key.zeroize());
+            Err(CredentialsError::KeyCount {
+                path: path.to_owned(),
+                count,
+            })
+        }
+    }
+}
+
+/// The permission bits and the content. The bits are those of the opened file, so nobody can swap it in between.
+fn read(path: &Path) -> Result<(u32, Zeroizing<Vec<u8>>), CredentialsError> {
+    let failed = |source| CredentialsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // Asked before the open: the open of a pipe waits for a writer.
+    let kind = std::fs::metadata(path).map_err(failed)?;
+    if !kind.is_file() || kind.len() > MAX_FILE_LEN {
+        return Err(CredentialsError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let file = File::open(path).map_err(failed)?;
+    let opened = file.metadata().map_err(failed)?;
+    // With room for all of it, the content is never moved and leaves no copy behind.
+    let room = usize::try_from(opened.len().min(MAX_FILE_LEN)).unwrap_or(0) + 64;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    file.take(MAX_FILE_LEN).read_to_end(&mut bytes).map_err(failed)?;
+    Ok((opened.permissions().mode() & 0o7777, bytes))
+}
+
+fn not_pem(path: &Path, error: &rustls_pki_types::pem::Error) -> CredentialsError {
+    CredentialsError::NotPem {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    }
+}

@@ -1,0 +1,69 @@
+//! A server's refusal, in words. TLS tells a refused client one number; this says what it means here and what
+//! to try.
+//!
+//! It only translates. The invariant: it agrees with the alerts that server.rs causes, which
+//! tests/handshake.rs checks end to end.
+
+use rustls::AlertDescription;
+
+/// What the alert says about us. Reads on after "the coordinator refused our certificate"; `None` when the alert
+/// is not about a certificate.
+pub fn about_certificate(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::UnknownCA => {
+            "it is not signed by the coordinator's CA; use a certificate from that CA"
+        }
+        AlertDescription::CertificateExpired => {
+            "it has expired or is not valid yet; look at it with hostler-pki show, and compare the clocks"
+        }
+        AlertDescription::CertificateRevoked => "it has been revoked; ask for a new one",
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            "none was shown; configure a certificate and its key"
+        }
+        AlertDescription::UnsupportedCertificate => {
+            "it was not issued to call with; use one from hostler-pki issue agent or issue client"
+        }
+        AlertDescription::CertificateUnknown | AlertDescription::AccessDenied => {
+            "it holds no identity that the coordinator accepts: one spiffe:// URI of its own trust domain, of an \
+             agent or a client; look at it with hostler-pki show"
+        }
+        AlertDescription::BadCertificate => "it is malformed; look at it with hostler-pki show",
+        AlertDescription::DecryptError => {
+            "its signature does not verify; the CA may have been made anew under the same name"
+        }
+        _ => return None,
+    })
+}
+
+/// The alert in a text that has lost its type, as h2 keeps only the words of an I/O error.
+pub(crate) fn alert_in(text: &str) -> Option<AlertDescription> {
+    const NAMED: [AlertDescription; 9] = [
+        AlertDescription::UnknownCA,
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateRequired,
+        AlertDescription::UnsupportedCertificate,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::AccessDenied,
+        AlertDescription::BadCertificate,
+        AlertDescription::DecryptError,
+    ];
+    let (_, after) = text.split_once("received fatal alert: ")?;
+    let word: String = after.chars().take_while(char::is_ascii_alphanumeric).collect();
+    NAMED.into_iter().find(|alert| format!("{alert:?}") == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_found_again_in_the_words_that_rustls_prints() {
+        for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateRequired] {
+            let words = format!("connection error: {}", rustls::Error::AlertReceived(alert));
+            assert_eq!(alert_in(&words), Some(alert), "{words}");
+            assert!(about_certificate(alert).is_some());
+        }
+        assert_eq!(alert_in("broken pipe"), None);
+    }
+}
