@@ -17,10 +17,10 @@ use rustls_pki_types::DnsName;
 use thiserror::Error;
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::certificate::trust_domain_of;
 use crate::files::{self, CredentialsError};
 use crate::identity::{Identity, Subject, TrustDomain};
 use crate::issued::{self, CA_STEM, Existing, Issued, WriteError};
@@ -81,7 +81,7 @@ pub enum AuthorityError {
         dir: PathBuf,
         /// Which file, and why.
         #[source]
-        source: CredentialsError,
+        source: Box<CredentialsError>,
     },
     /// The certificate is not a CA of ours.
     #[error("{} is not a CA certificate of Hostler: {problem}", path.display())]
@@ -117,7 +117,7 @@ pub enum AuthorityError {
     #[error("{identity} is not of this CA's trust domain {trust_domain}")]
     OtherTrustDomain {
         /// The identity.
-        identity: Identity,
+        identity: Box<Identity>,
         /// The CA's.
         trust_domain: TrustDomain,
     },
@@ -125,7 +125,7 @@ pub enum AuthorityError {
     #[error("{identity} does not serve, so it takes no DNS name or IP address")]
     NamesForCaller {
         /// The identity.
-        identity: Identity,
+        identity: Box<Identity>,
     },
     /// Not a DNS name.
     #[error("{name:?} is not a DNS name")]
@@ -195,7 +195,7 @@ impl Authority {
         let path = dir.join(format!("{CA_STEM}.crt"));
         let load = |source| AuthorityError::Load {
             dir: dir.to_owned(),
-            source,
+            source: Box::new(source),
         };
         let not_ours = |problem| AuthorityError::NotOurs {
             path: path.clone(),
@@ -247,14 +247,14 @@ impl Authority {
     pub fn issue(&self, identity: &Identity, options: &IssueOptions) -> Result<Issued, AuthorityError> {
         if identity.trust_domain != self.trust_domain {
             return Err(AuthorityError::OtherTrustDomain {
-                identity: identity.clone(),
+                identity: Box::new(identity.clone()),
                 trust_domain: self.trust_domain.clone(),
             });
         }
         let names_anything = !options.dns_names.is_empty() || !options.ip_addresses.is_empty();
         if names_anything && !matches!(identity.subject, Subject::Coordinator { .. }) {
             return Err(AuthorityError::NamesForCaller {
-                identity: identity.clone(),
+                identity: Box::new(identity.clone()),
             });
         }
         let failed = |source| AuthorityError::Sign {
@@ -332,17 +332,6 @@ fn common_name(name: &str) -> DistinguishedName {
     let short: String = name.chars().take(MAX_COMMON_NAME_LEN).collect();
     distinguished.push(DnType::CommonName, short);
     distinguished
-}
-
-/// The trust domain in a CA's certificate: the one URI without a path (X.509-SVID, 4.1).
-fn trust_domain_of(certificate: &X509Certificate<'_>) -> Option<TrustDomain> {
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let domain = uris.next()?.strip_prefix("spiffe://")?.parse().ok()?;
-    uris.next().is_none().then_some(domain)
 }
 
 fn millis(at: OffsetDateTime) -> UnixMillis {

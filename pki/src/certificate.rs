@@ -16,13 +16,15 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
-use crate::identity::{Identity, IdentityError, plain};
+use crate::identity::{Identity, IdentityError, TrustDomain, plain};
 
 /// One certificate, read.
 #[derive(Debug, Clone)]
 pub struct CertificateFacts {
     /// The SPIFFE URI, or why there is none.
     pub identity: Result<Identity, IdentityError>,
+    /// Of a CA: the trust domain that it vouches for.
+    pub trust_domain: Option<TrustDomain>,
     /// Whether it may sign others.
     pub is_ca: bool,
     /// Its subject, as `CN=ada`.
@@ -71,6 +73,10 @@ impl CertificateFacts {
         let names = certificate.subject_alternative_name().map_err(broken)?;
         Ok(Self {
             identity: Identity::of_parsed(&certificate),
+            trust_domain: certificate
+                .is_ca()
+                .then(|| trust_domain_of(&certificate))
+                .flatten(),
             is_ca: certificate.is_ca(),
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
@@ -106,6 +112,17 @@ impl CertificateFacts {
         const DAY: i64 = 86_400_000;
         self.not_after.0.saturating_sub(now.0).div_euclid(DAY)
     }
+}
+
+/// The trust domain in a CA's certificate: the one URI without a path (X.509-SVID, 4.1).
+pub(crate) fn trust_domain_of(certificate: &X509Certificate<'_>) -> Option<TrustDomain> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let domain = uris.next()?.strip_prefix("spiffe://")?.parse().ok()?;
+    uris.next().is_none().then_some(domain)
 }
 
 fn key_type(certificate: &X509Certificate<'_>) -> String {

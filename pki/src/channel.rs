@@ -105,7 +105,7 @@ pub enum ChannelError {
         address: CoordinatorAddress,
         /// Why.
         #[source]
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
     /// TLS, but not as we do it, or no TLS at all.
     #[error("the TLS handshake with {address} failed; check that a coordinator listens there")]
@@ -315,7 +315,7 @@ impl Connector {
             }
             Some(source @ rustls::Error::InvalidCertificate(_)) => ChannelError::ServerCertificate {
                 address,
-                source: VerifyError::from_rustls(source, Usage::Server),
+                source: Box::new(VerifyError::from_rustls(source, Usage::Server)),
             },
             Some(source) => ChannelError::Handshake { address, source },
             None => ChannelError::Closed {

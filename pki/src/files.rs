@@ -66,7 +66,7 @@ impl Credentials {
             CredentialsError::NotAccepted {
                 path: files.certificate.clone(),
                 ca: files.ca.clone(),
-                source,
+                source: Box::new(source),
             }
         })?;
         let (not_before, not_after) = (facts.not_before, facts.not_after);
@@ -208,7 +208,7 @@ pub enum CredentialsError {
         ca: PathBuf,
         /// Why.
         #[source]
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
 }
 

@@ -87,7 +87,7 @@ pub enum VerifyError {
     #[error("its identity {found} is not of the trust domain {expected}")]
     OtherTrustDomain {
         /// Whom it names.
-        found: Identity,
+        found: Box<Identity>,
         /// Ours.
         expected: TrustDomain,
     },
@@ -95,7 +95,7 @@ pub enum VerifyError {
     #[error("its identity {found} is not one {wanted}")]
     WrongSubject {
         /// Whom it names.
-        found: Identity,
+        found: Box<Identity>,
         /// What was wanted.
         wanted: Usage,
     },
@@ -174,13 +174,13 @@ pub fn check_identity(
     let identity = Identity::of_certificate(leaf).map_err(|source| VerifyError::Identity { source })?;
     if identity.trust_domain != *trust_domain {
         return Err(VerifyError::OtherTrustDomain {
-            found: identity,
+            found: Box::new(identity),
             expected: trust_domain.clone(),
         });
     }
     if Usage::of(&identity.subject) != usage {
         return Err(VerifyError::WrongSubject {
-            found: identity,
+            found: Box::new(identity),
             wanted: usage,
         });
     }
