@@ -1,3 +1,8 @@
 //! The agent: reports what a host has, and does libvirt and storage work on it.
 
+pub mod blocking;
+pub mod command;
+pub mod config;
 pub mod executor;
+pub mod journal;
+pub mod libvirt;

@@ -1,0 +1,416 @@
+//! The only place that starts external programs: by absolute path, without a shell, with a deadline.
+//!
+//! A program gets a clean environment, nothing to read, and a process group of its own, all of which is killed
+//! at the deadline. A daemon that it leaves behind after a good end is left alone.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use hostler_common::error::Retry;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{AccessFlags, Pid, access};
+use thiserror::Error;
+
+use crate::config::Argv;
+
+/// What is kept of each of standard output (its beginning) and standard error (its end).
+const KEPT: usize = 64 * 1024;
+
+/// How long the output of an ended program may still be on its way. A daemon that it left behind holds the
+/// pipe open for ever, so the end of the pipe cannot be waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Where programs are looked for, and what they get as `PATH`. The agent's own `PATH` is not trusted.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program(PathBuf);
+
+/// What a program that ended had to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// The first 64 KiB of its standard output.
+    pub stdout: String,
+    /// The last 64 KiB of its standard error.
+    pub stderr: String,
+}
+
+/// Why a program did not do its work.
+#[derive(Debug, Error)]
+pub enum CommandFault {
+    /// It is nowhere in the usual folders.
+    #[error("the program {name} is not in {PATH}; install it")]
+    NotFound {
+        /// Its name.
+        name: String,
+    },
+    /// There is nothing at its path that can be executed.
+    #[error("{} cannot be executed", path.display())]
+    NotExecutable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel did not start it.
+    #[error("cannot start {command}")]
+    Start {
+        /// The program and its arguments.
+        command: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It did not end in time and was killed.
+    #[error("{command} did not end within {deadline:?} and was killed")]
+    TimedOut {
+        /// The program and its arguments.
+        command: String,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// It ended with a failure.
+    #[error("{command} ended with {status}{}", said(last_line))]
+    Failed {
+        /// The program and its arguments.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last line of its standard error.
+        last_line: String,
+    },
+}
+
+fn said(last_line: &str) -> String {
+    if last_line.is_empty() {
+        String::new()
+    } else {
+        format!(": {last_line}")
+    }
+}
+
+impl CommandFault {
+    /// What may be done about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::NotFound { .. } | Self::NotExecutable { .. } | Self::Failed { .. } => Retry::Never,
+            Self::Start { .. } => Retry::Later,
+            Self::TimedOut { .. } => Retry::ReadBack,
+        }
+    }
+}
+
+impl Program {
+    /// The program `name` from the usual folders.
+    ///
+    /// # Errors
+    /// When none of them holds it.
+    pub fn find(name: &str) -> Result<Self, CommandFault> {
+        PATH.split(':')
+            .map(|folder| Path::new(folder).join(name))
+            .find_map(|path| Self::at(&path).ok())
+            .ok_or_else(|| CommandFault::NotFound {
+                name: name.to_owned(),
+            })
+    }
+
+    /// The program at `path`, which is absolute.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn at(path: &Path) -> Result<Self, CommandFault> {
+        let fault = |source| CommandFault::NotExecutable {
+            path: path.to_owned(),
+            source,
+        };
+        let kind = std::fs::metadata(path).map_err(fault)?;
+        if !path.is_absolute() || !kind.is_file() {
+            return Err(fault(std::io::ErrorKind::InvalidInput.into()));
+        }
+        access(path, AccessFlags::X_OK).map_err(|errno| fault(errno.into()))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The command of this program with `arguments`.
+    pub fn command<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        Command {
+            program: self.clone(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    program: Program,
+    arguments: Vec<String>,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.0.display())?;
+        self.arguments.iter().try_for_each(|argument| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@".contains(c);
+            if !argument.is_empty() && argument.chars().all(plain) {
+                write!(f, " {argument}")
+            } else {
+                write!(f, " {argument:?}")
+            }
+        })
+    }
+}
+
+impl Command {
+    /// What the configuration names.
+    ///
+    /// # Errors
+    /// When its program cannot be executed.
+    pub fn configured(argv: &Argv) -> Result<Self, CommandFault> {
+        Ok(Program::at(&argv.program)?.command(argv.arguments.clone()))
+    }
+
+    /// Runs it to its end, whatever that is.
+    ///
+    /// # Errors
+    /// When it does not start, or does not end within `deadline`.
+    pub fn run(&self, deadline: Duration) -> Result<Output, CommandFault> {
+        let mut child = self.start()?;
+        let stdout = Kept::collect(child.stdout.take(), Keep::Beginning);
+        let stderr = Kept::collect(child.stderr.take(), Keep::End);
+        let status = self.wait(child, deadline)?;
+        Ok(Output {
+            status,
+            stdout: stdout.text(),
+            stderr: stderr.text(),
+        })
+    }
+
+    /// Runs it and demands that it ends with 0.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn succeed(&self, deadline: Duration) -> Result<Output, CommandFault> {
+        let output = self.run(deadline)?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let last_line = output.stderr.lines().rev().find(|line| !line.trim().is_empty());
+        Err(CommandFault::Failed {
+            command: self.to_string(),
+            status: output.status,
+            last_line: last_line.unwrap_or_default().trim().to_owned(),
+        })
+    }
+
+    fn start(&self) -> Result<Child, CommandFault> {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "this is the one place that starts programs"
+        )]
+        let mut command = std::process::Command::new(&self.program.0);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C");
+        if let Some(home) = std::env::var_os("HOME") {
+            command.env("HOME", home);
+        }
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command.spawn().map_err(|source| CommandFault::Start {
+            command: self.to_string(),
+            source,
+        })
+    }
+
+    fn wait(&self, mut child: Child, deadline: Duration) -> Result<ExitStatus, CommandFault> {
+        let fault = |source| CommandFault::Start {
+            command: self.to_string(),
+            source,
+        };
+        // The watcher leaves the ended child unreaped, so that its group's number cannot have been given to
+        // another process when it is killed below.
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (ended, end) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::Error::EINTR)
+            {
+            }
+            let _ = ended.send(());
+        });
+        let in_time = end.recv_timeout(deadline).is_ok();
+        if !in_time {
+            // An error means that it ended just now.
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+        let status = child.wait().map_err(fault)?;
+        if in_time {
+            Ok(status)
+        } else {
+            Err(CommandFault::TimedOut {
+                command: self.to_string(),
+                deadline,
+            })
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Keep {
+    Beginning,
+    End,
+}
+
+/// What is kept of one pipe. The pipe is read to its end whatever is kept, so that a program which says much
+/// does not stall.
+struct Kept {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    closed: mpsc::Receiver<()>,
+}
+
+impl Kept {
+    fn collect(pipe: Option<impl Read + Send + 'static>, keep: Keep) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (closing, closed) = mpsc::sync_channel(1);
+        let kept = bytes.clone();
+        std::thread::spawn(move || {
+            if let Some(mut pipe) = pipe {
+                let mut chunk = [0; 4096];
+                while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    match keep {
+                        Keep::Beginning => {
+                            let room = KEPT - kept.len();
+                            kept.extend_from_slice(&chunk[..read.min(room)]);
+                        }
+                        Keep::End => {
+                            kept.extend_from_slice(&chunk[..read]);
+                            let surplus = kept.len().saturating_sub(KEPT);
+                            kept.drain(..surplus);
+                        }
+                    }
+                }
+            }
+            let _ = closing.send(());
+        });
+        Self { bytes, closed }
+    }
+
+    fn text(self) -> String {
+        // Whether the pipe closed or not, what there is by now is what there is.
+        let _ = self.closed.recv_timeout(LAST_WORDS);
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn sh(script: &str) -> Command {
+        Program::find("sh").unwrap().command(["-c", script])
+    }
+
+    #[test]
+    fn a_program_gets_only_a_clean_environment_and_nothing_to_read() {
+        let output = sh("env | cut -d= -f1 | sort | grep -v '^_$'; cat")
+            .succeed(LONG)
+            .unwrap();
+        let names: Vec<_> = output.stdout.lines().filter(|name| *name != "PWD").collect();
+        assert!(
+            names == ["HOME", "LC_ALL", "PATH"] || names == ["LC_ALL", "PATH"],
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn a_failure_names_the_program_its_arguments_its_status_and_its_last_words() {
+        let fault = sh("echo first >&2; echo 'no such pool' >&2; exit 3")
+            .succeed(LONG)
+            .unwrap_err();
+        let text = fault.to_string();
+        assert!(
+            text.contains("sh -c") && text.contains("exit status: 3: no such pool"),
+            "{text}"
+        );
+        assert_eq!(fault.retry(), Retry::Never);
+    }
+
+    #[test]
+    fn a_deadline_kills_the_whole_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let child = folder.path().join("child");
+        let begun = Instant::now();
+        let fault = sh(&format!("sleep 60 & echo $! > {}; wait", child.display()))
+            .run(Duration::from_millis(500))
+            .unwrap_err();
+        assert!(matches!(fault, CommandFault::TimedOut { .. }), "{fault}");
+        assert_eq!(fault.retry(), Retry::ReadBack);
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let pid = std::fs::read_to_string(child).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        // Gone, or a zombie that nobody has reaped yet.
+        assert!(
+            stat.as_ref().map_or(true, |stat| stat.contains(") Z ")),
+            "{stat:?}"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_pipe_open_is_neither_waited_for_nor_killed() {
+        let begun = Instant::now();
+        let output = sh("sleep 60 & echo $!").succeed(LONG).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        let pid = Pid::from_raw(output.stdout.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the daemon lives");
+    }
+
+    #[test]
+    fn output_without_end_is_bounded() {
+        let output = sh(
+            "head -c 300000 /dev/zero | tr '\\0' a; head -c 300000 /dev/zero | tr '\\0' b >&2; echo end >&2",
+        )
+        .succeed(LONG)
+        .unwrap();
+        assert_eq!(output.stdout.len(), KEPT);
+        assert_eq!(output.stderr.len(), KEPT);
+        assert!(output.stderr.ends_with("bend\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_refused_before_it_is_needed() {
+        assert!(
+            Program::find("no-such-program")
+                .unwrap_err()
+                .to_string()
+                .contains("no-such-program")
+        );
+        for path in ["/etc/passwd", "/", "relative"] {
+            assert!(matches!(
+                Program::at(Path::new(path)),
+                Err(CommandFault::NotExecutable { .. })
+            ));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+use std::io::Write as _;
+
+use super::*;
+
+const HEAD: &str = r#"
+coordinator = "127.0.0.1:1312"
+state_dir = "/var/lib/hostler-agent"
+[tls]
+ca = "/etc/hostler/ca.crt"
+certificate = "/etc/hostler/agent.crt"
+key = "/etc/hostler/agent.key"
+"#;
+
+const HOST: &str = r#"
+[[hypervisor]]
+id = "demo-host"
+kind = "host"
+domain_type = "auto"
+networks = [ { name = "hostler-demo", xml = "/etc/hostler/net.xml" }, { name = "default" } ]
+pools = [ { name = "hostler-demo", xml = "/etc/hostler/pool.xml" } ]
+free_disk = [ { path = "/var/lib/libvirt/images", at_least_mb = 1024 } ]
+activation = { type = "exec", start = ["/x", "a"], stop = ["/x"], status = ["/x"] }
+activation_timeout = "120s"
+readiness = { type = "tcp", address = "127.0.0.1:16509" }
+readiness_timeout = "60s"
+drain_wait = "0s"
+on_running_domains = "leave"
+"#;
+
+const GUEST: &str = r#"
+[[hypervisor]]
+id = "demo-guest-1"
+kind = "guest"
+domain_type = "qemu"
+cpu = 1
+memory_mb = 256
+pool = "hostler-demo"
+base_image = "base.qcow2"
+networks = ["hostler-demo"]
+pci_devices = ["0000:65:00.0"]
+kernel = "/boot/vmlinuz"
+initrd = "/boot/initrd.img"
+cmdline = "console=ttyS0"
+serial_log = "/var/log/demo-guest-1.log"
+readiness = { type = "serial", text = "hostler guest ready" }
+readiness_timeout = "2m"
+"#;
+
+fn load(text: &str) -> Result<AgentConfig, String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    AgentConfig::load(file.path()).map_err(|error| error.to_string())
+}
+
+/// Loads the whole example with `from` replaced, and says why it was refused.
+fn refusal(from: &str, to: &str) -> String {
+    let text = [HEAD, HOST, GUEST].concat();
+    assert!(text.contains(from), "{from} is not in the example");
+    load(&text.replacen(from, to, 1)).expect_err("it was taken")
+}
+
+fn refusal_of_added(text: &str) -> String {
+    load(&[HEAD, HOST, GUEST, text].concat()).expect_err("it was taken")
+}
+
+#[test]
+fn every_key_is_read() {
+    let more = r#"
+[libvirt]
+uri = "test:///default"
+call_timeout = "5s"
+[[gpu]]
+pci = "0000:65:00.0"
+model = "A10"
+[[gpu]]
+device = "10de:2236"
+model = "A10"
+brand = "Other"
+[[shared_storage]]
+path = "/isard"
+source = "nas:/isard"
+fstype = "nfs4"
+pool = "isard"
+"#;
+    let config = load(&[HEAD, HOST, GUEST, more].concat()).unwrap();
+    assert_eq!(config.libvirt.call_timeout, Duration::from_secs(5));
+    assert_eq!(config.gpus[0].brand, "NVIDIA");
+    assert_eq!(config.gpus[1].device.unwrap().to_string(), "10de:2236");
+    assert_eq!(config.shared_storage[0].fstype.as_deref(), Some("nfs4"));
+    let [HypervisorConfig::Host(host), HypervisorConfig::Guest(guest)] = &config.hypervisors[..] else {
+        panic!("{:?}", config.hypervisors);
+    };
+    assert_eq!(host.networks.len(), 2);
+    assert_eq!(host.on_running_domains, OnRunningDomains::Leave);
+    assert_eq!(guest.readiness_timeout, Duration::from_secs(120));
+    assert_eq!(guest.pci_devices[0].to_string(), "0000:65:00.0");
+    assert_eq!(guest.domain_type, DomainTypeChoice::Qemu);
+}
+
+#[test]
+fn the_smallest_file_has_the_defaults() {
+    let config = load(HEAD).unwrap();
+    assert_eq!(config.libvirt.uri, "qemu:///system");
+    assert_eq!(config.libvirt.call_timeout, Duration::from_secs(30));
+    assert_eq!(config.log, LogFormat::Text);
+    assert!(config.hypervisors.is_empty());
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_its_name_wherever_it_stands() {
+    for (from, to) in [
+        ("state_dir", "sate_dir = \"/x\"\nstate_dir"),
+        ("ca = ", "cert_authority = \"/x\"\nca = "),
+        ("drain_wait", "drain_weight = \"0s\"\ndrain_wait"),
+        ("base_image", "base_picture = \"x\"\nbase_image"),
+        ("name = \"default\"", "name = \"default\", bridge = \"br0\""),
+        ("at_least_mb = 1024", "at_least_mb = 1024, at_most_mb = 1"),
+        ("status = [\"/x\"]", "status = [\"/x\"], restart = [\"/x\"]"),
+        (
+            "text = \"hostler guest ready\"",
+            "text = \"hostler guest ready\", regex = \"x\"",
+        ),
+    ] {
+        let text = refusal(from, to);
+        assert!(text.contains("unknown field"), "{to}: {text}");
+    }
+}
+
+#[test]
+fn two_hypervisors_of_one_id_are_refused() {
+    let text = refusal("demo-guest-1\"", "demo-host\"");
+    assert!(text.contains("two hypervisors have the id demo-host"), "{text}");
+}
+
+#[test]
+fn two_hypervisors_of_kind_host_are_refused() {
+    let text =
+        refusal_of_added("[[hypervisor]]\nid = \"b\"\nkind = \"host\"\nnetworks = [ { name = \"n\" } ]\n");
+    assert!(text.contains("demo-host and b are both of kind host"), "{text}");
+}
+
+#[test]
+fn a_host_whose_state_nothing_tells_is_refused() {
+    let bare = "[[hypervisor]]\nid = \"a\"\nkind = \"host\"\n";
+    let text = load(&[HEAD, bare].concat()).unwrap_err();
+    assert!(
+        text.contains("nothing would tell whether it is in service"),
+        "{text}"
+    );
+    let leaving = "networks = [ { name = \"n\" } ]\non_running_domains = \"leave\"\n";
+    let text = load(&[HEAD, bare, leaving].concat()).unwrap_err();
+    assert!(text.contains("without an activation"), "{text}");
+}
+
+#[test]
+fn relative_paths_are_refused_wherever_they_stand() {
+    for (from, to) in [
+        ("\"/var/lib/hostler-agent\"", "\"lib\""),
+        ("\"/etc/hostler/ca.crt\"", "\"ca.crt\""),
+        ("\"/etc/hostler/net.xml\"", "\"net.xml\""),
+        ("\"/var/lib/libvirt/images\"", "\"images\""),
+        ("\"/boot/vmlinuz\"", "\"vmlinuz\""),
+        ("\"/var/log/demo-guest-1.log\"", "\"guest.log\""),
+        ("start = [\"/x\"", "start = [\"x\""),
+    ] {
+        let text = refusal(from, to);
+        assert!(text.contains("is relative"), "{to}: {text}");
+    }
+}
+
+#[test]
+fn empty_and_impossible_values_are_refused_with_a_sentence() {
+    for (from, to, says) in [
+        ("stop = [\"/x\"]", "stop = []", "the command is empty"),
+        ("stop = [\"/x\"]", "stop = [\"\"]", "the command is empty"),
+        ("cpu = 1", "cpu = 0", "nonzero"),
+        ("memory_mb = 256", "memory_mb = 0", "nonzero"),
+        ("memory_mb = 256", "memory_mb = -1", "invalid value"),
+        ("\"0000:65:00.0\"", "\"65:00.0\"", "write it as 0000:65:00.0"),
+        ("\"0000:65:00.0\"", "\"0000:65:20.0\"", "not a PCI address"),
+        ("\"0000:65:00.0\"", "\"0000:65:00.8\"", "not a PCI address"),
+        ("\"0000:65:00.0\"", "\"0000:+5:00.0\"", "not a PCI address"),
+        (
+            "[\"0000:65:00.0\"]",
+            "[\"0000:65:00.0\", \"0000:65:00.0\"]",
+            "twice",
+        ),
+        ("serial_log", "template = \"/t\"\n#", "without a serial_log"),
+        ("\"hostler guest ready\"", "\"\"", "empty text"),
+        ("kernel = ", "#", "without a kernel"),
+        ("console=ttyS0", "a\\nb", "control characters"),
+        (
+            "{ type = \"tcp\", address = \"127.0.0.1:16509\" }",
+            "{ type = \"serial\", text = \"x\" }",
+            "no serial line",
+        ),
+        ("\"127.0.0.1:16509\"", "\"localhost\"", "invalid socket address"),
+        (
+            "\"default\"",
+            "\"hostler-demo\"",
+            "names the network hostler-demo twice",
+        ),
+        ("\"default\"", "\"\"", "the network name \"\" is ill-formed"),
+        (
+            "pool = \"hostler-demo\"",
+            "pool = \"a/b\"",
+            "the pool name \"a/b\" is ill-formed",
+        ),
+        (
+            "drain_wait = \"0s\"",
+            "drain_wait = \"soon\"",
+            "\"soon\" is not a duration",
+        ),
+        ("\"demo-host\"", "\"../x\"", "hypervisor id"),
+        ("kind = \"host\"", "kind = \"cloud\"", "unknown variant"),
+        ("\"127.0.0.1:1312\"", "\"http://127.0.0.1:1312\"", "http"),
+    ] {
+        let text = refusal(from, to);
+        assert!(text.contains(says), "{to}: {text}");
+    }
+}
+
+#[test]
+fn a_unit_that_systemctl_would_read_as_an_option_is_refused() {
+    let text = refusal(
+        "{ type = \"exec\", start = [\"/x\", \"a\"], stop = [\"/x\"], status = [\"/x\"] }",
+        "{ type = \"systemd\", unit = \"--force\" }",
+    );
+    assert!(text.contains("is not a unit's name"), "{text}");
+}
+
+#[test]
+fn libvirt_gpu_and_storage_tables_are_checked() {
+    for (added, says) in [
+        ("[libvirt]\nuri = \"\"\n", "libvirt.uri is empty"),
+        ("[libvirt]\ncall_timeout = \"0s\"\n", "call_timeout is zero"),
+        ("[[gpu]]\nmodel = \"A10\"\n", "needs either pci"),
+        (
+            "[[gpu]]\npci = \"0000:65:00.0\"\ndevice = \"10de:2236\"\nmodel = \"A10\"\n",
+            "and not both",
+        ),
+        ("[[gpu]]\npci = \"0000:65:00.0\"\nmodel = \"\"\n", "empty model"),
+        (
+            "[[gpu]]\ndevice = \"10de\"\nmodel = \"A10\"\n",
+            "write it as 10de:2236",
+        ),
+        (
+            "[[shared_storage]]\npath = \"/a\"\nsource = \"\"\n",
+            "empty source",
+        ),
+        (
+            "[[shared_storage]]\npath = \"/a\"\nsource = \"x\"\n[[shared_storage]]\npath = \"/a\"\nsource = \"y\"\n",
+            "two shared_storage",
+        ),
+    ] {
+        let text = refusal_of_added(added);
+        assert!(text.contains(says), "{added}: {text}");
+    }
+}
