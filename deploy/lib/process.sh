@@ -18,6 +18,8 @@ process_start() {
   shift 3
   mkdir -p "$records" "$(dirname "$log")"
   setsid "$@" </dev/null >>"$log" 2>&1 &
+  # No word from bash when it is killed.
+  disown "$!"
   printf '%s %s %s\n' "$!" "$(process_start_time "$!")" "$(cat /proc/sys/kernel/random/boot_id)" >"$records/$name.pid"
 }
 

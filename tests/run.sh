@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Every test of Hostler, on a real libvirt.
+#
+#   run.sh          all of it; ends with "N passed, N failed"
+#   run.sh FILTER   only the Rust tests whose name holds FILTER
+#
+# Owns .tools/ (downloads, logs) and /var/lib/libvirt/hostler-test. Runs on after a failure, so that one run tells all.
+# Never leaves anything running that it started, and never skips a test in silence: what cannot run counts as failed.
+set -Eeuo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+top="$(dirname "$here")"
+# shellcheck source=deploy/lib/report.sh
+source "$top/deploy/lib/report.sh"
+# shellcheck source=deploy/lib/process.sh
+source "$top/deploy/lib/process.sh"
+# shellcheck source=deploy/lib/libvirt.sh
+source "$top/deploy/lib/libvirt.sh"
+# shellcheck source=tests/shell/stages.sh
+source "$here/shell/stages.sh"
+
+[[ $# -le 1 && "${1:-}" != -* ]] || fail "usage: run.sh [FILTER]"
+filter="${1:-}"
+cd "$top"
+
+TOOLS="$top/.tools"
+LOGS="$TOOLS/test-logs"
+RECORDS="$TOOLS/test-run"
+# Real domains boot from here: QEMU's user cannot read every checkout.
+LIBVIRT_DIR=/var/lib/libvirt/hostler-test
+FEATURES=(--locked --features hostler-agent/real-libvirt)
+export CARGO_TERM_COLOR=never
+
+finish() {
+  local code=$?
+  trap - ERR EXIT
+  set +e
+  demo_cleanup
+  libvirt_release "$RECORDS"
+  rm -rf "$LIBVIRT_DIR"
+  exit "$code"
+}
+
+need_root "it starts domains on the system's libvirt"
+command -v cargo >/dev/null || fail "cargo is missing. Install a Rust toolchain: https://rustup.rs"
+rm -rf "$LOGS"
+mkdir -p "$LOGS"
+deploy/packages.sh build test
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+libvirt_ensure "$RECORDS" "$LOGS"
+deploy/guest-image.sh "$TOOLS/guest-image"
+mkdir -p "$LIBVIRT_DIR/image"
+install -m 0644 "$TOOLS"/guest-image/{vmlinuz,initrd,base.qcow2} "$LIBVIRT_DIR/image/"
+export HOSTLER_TEST_LIBVIRT="$LIBVIRT_URI"
+export HOSTLER_TEST_GUEST="$LIBVIRT_DIR/image"
+
+if [[ -z "$filter" ]]; then
+  stage_scripts
+  stage_protos
+fi
+stage_rust "$filter"
+if [[ -z "$filter" ]]; then
+  stage_demo
+fi
+
+printf '\n'
+if [[ ${#FAILED[@]} -gt 0 ]]; then
+  say "failed: $(printf '%s; ' "${FAILED[@]}")the logs are in $LOGS"
+fi
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[[ $failed -eq 0 && $passed -gt 0 ]] || exit 1

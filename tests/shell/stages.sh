@@ -1,0 +1,177 @@
+# shellcheck shell=bash
+# The stages of tests/run.sh: scripts, protos, Rust, and the demo's fleet with a client of another language.
+# Each adds to `passed`, `failed` and FAILED and returns true, so that the next one runs as well.
+# Uses TOOLS, LOGS and FEATURES of run.sh, whose working directory is the top of the checkout.
+
+passed=0
+failed=0
+FAILED=()
+# Pinned: another version may lint otherwise.
+BUF="@bufbuild/buf@1.75.0"
+DEMO_TEST_DIR=""
+
+count() {
+  passed=$((passed + $1))
+  failed=$((failed + $2))
+  [[ $2 -eq 0 ]] || FAILED+=("$3 ($2)")
+}
+
+# check SENTENCE COMMAND...: one test; the end of its output is shown when it fails.
+check() {
+  local sentence=$1 log
+  shift
+  log="$LOGS/$(tr -cs 'A-Za-z0-9\n' '-' <<<"$sentence").log"
+  if "$@" >"$log" 2>&1 </dev/null; then
+    note "ok      $sentence"
+    count 1 0 "$sentence"
+  else
+    note "FAILED  $sentence"
+    tail -n 40 "$log" | sed 's/^/        | /'
+    note "the whole log is $log"
+    count 0 1 "$sentence"
+    return 1
+  fi
+}
+
+# The last line that a test program wrote as "... N passed, N failed".
+count_from() {
+  local log=$1 name=$2 code=$3 line good=0 bad=0
+  line="$(grep -oE '[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1 || true)"
+  if [[ -n "$line" ]]; then read -r good _ bad _ <<<"$line"; fi
+  # A program that fails without a failed test did not come to its tests.
+  if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
+  count "$good" "$bad" "$name"
+}
+
+stage_scripts() {
+  say "scripts: shellcheck"
+  local scripts
+  mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- 'deploy/*.sh' 'tests/*.sh' .ci/run deploy/guest/init)
+  check "every script is clean under shellcheck" shellcheck -x -a "${scripts[@]}" || true
+}
+
+stage_protos() {
+  say "protos: buf lint"
+  local buf="$TOOLS/buf/node_modules/.bin/buf"
+  if [[ "$("$buf" --version 2>/dev/null)" != "${BUF##*@}" ]]; then
+    if ! check "npm installs $BUF" npm install --prefix "$TOOLS/buf" --no-save --no-audit --no-fund "$BUF"; then
+      note "npm is needed for buf, which lints the protos: deploy/packages.sh test"
+      return 0
+    fi
+  fi
+  check "the protos are clean under buf lint" "$buf" lint proto || true
+}
+
+stage_rust() {
+  local filter=$1 code=0 log="$LOGS/rust.log" summary good bad
+  if cargo nextest --version >/dev/null 2>&1; then
+    say "Rust tests: cargo nextest run --workspace ${FEATURES[*]} $filter"
+    cargo nextest run --workspace "${FEATURES[@]}" --no-fail-fast --status-level fail --final-status-level fail ${filter:+"$filter"} 2>&1 </dev/null | tee "$log" || code=$?
+    # "Summary [12.3s] 10 tests run: 7 passed, 2 failed, 1 timed out, 0 skipped"
+    summary="$(grep -E '^ *Summary ' "$log" | tail -n 1 || true)"
+    good="$(grep -oE '[0-9]+ passed' <<<"$summary" | cut -d' ' -f1 | add_up)"
+    bad="$(grep -oE '[0-9]+ (failed|timed out)' <<<"$summary" | cut -d' ' -f1 | add_up)"
+  else
+    say "Rust tests: cargo test --workspace ${FEATURES[*]} $filter (cargo-nextest is not installed)"
+    cargo test --workspace "${FEATURES[@]}" --no-fail-fast ${filter:+"$filter"} 2>&1 </dev/null | tee "$log" || code=$?
+    good="$(sed -nE 's/^test result: .* ([0-9]+) passed;.*/\1/p' "$log" | add_up)"
+    bad="$(sed -nE 's/^test result: .* ([0-9]+) failed;.*/\1/p' "$log" | add_up)"
+  fi
+  # Nothing failed and yet an error: it did not compile, or no test has such a name.
+  if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
+  count "$good" "$bad" "Rust tests"
+}
+
+# Adds up the numbers of its input, one a line; nothing is 0.
+add_up() {
+  local number sum=0
+  while read -r number; do sum=$((sum + number)); done
+  printf '%s\n' "$sum"
+}
+
+demo() {
+  HOSTLER_DEMO_DIR="$DEMO_TEST_DIR" HOSTLER_DEMO_PORT="$DEMO_TEST_PORT" HOSTLER_DEMO_BIN="$DEMO_TEST_BIN" deploy/demo.sh "$@"
+}
+
+# A port that nobody listens on, below those which the kernel hands out by itself.
+free_port() {
+  local port=$1
+  while [[ -n "$(ss -ltnH "sport = :$port")" ]]; do port=$((port + 1)); done
+  printf '%s\n' "$port"
+}
+
+python_client() {
+  local name=$1 code=0 log
+  shift
+  log="$LOGS/$(tr -cs 'A-Za-z0-9\n' '-' <<<"$name").log"
+  "$TOOLS/python/bin/python" tests/python/test_client.py "$@" 2>&1 </dev/null | tee "$log" || code=$?
+  count_from "$log" "$name" "$code"
+}
+
+python_environment() {
+  local stamp="$TOOLS/python/requirements"
+  cmp -s tests/python/requirements.txt "$stamp" && return 0
+  rm -rf "$TOOLS/python"
+  /usr/bin/python3 -m venv "$TOOLS/python" &&
+    "$TOOLS/python/bin/pip" install --quiet --disable-pip-version-check -r tests/python/requirements.txt &&
+    cp tests/python/requirements.txt "$stamp"
+}
+
+stage_demo() {
+  say "demo: the programs"
+  check "the programs build" cargo build --workspace --bins "${FEATURES[@]}" || return 0
+  check "pip installs the Python client's packages" python_environment || return 0
+  DEMO_TEST_DIR="$(mktemp -d)/demo"
+  DEMO_TEST_BIN="$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/debug"
+  DEMO_TEST_PORT="$(free_port 21312)"
+  local proxy_port pki="$DEMO_TEST_DIR/pki" bin="$DEMO_TEST_BIN"
+  proxy_port="$(free_port $((DEMO_TEST_PORT + 1)))"
+
+  say "demo: a fleet on port $DEMO_TEST_PORT"
+  check "the demo comes up" demo up || return 0
+  check "a second up is harmless" demo up || true
+  check "the tour finds everything as it should be" demo tour || true
+
+  say "demo: a Python client at the coordinator"
+  python_client "Python client at the coordinator" --coordinator "127.0.0.1:$DEMO_TEST_PORT" \
+    --ca "$pki/ca.crt" --cert "$pki/operator.crt" --key "$pki/operator.key"
+
+  say "demo: a Python client through hostler proxy"
+  process_start "$DEMO_TEST_DIR/run" proxy "$LOGS/proxy.log" "$bin/hostler" --coordinator "127.0.0.1:$DEMO_TEST_PORT" \
+    --ca "$pki/ca.crt" --cert "$pki/operator.crt" --key "$pki/operator.key" proxy --listen "127.0.0.1:$proxy_port"
+  if check "the proxy listens" wait_for 20 port_listens "$proxy_port"; then
+    python_client "Python client through hostler proxy" --proxy "127.0.0.1:$proxy_port"
+  fi
+  process_stop "$DEMO_TEST_DIR/run" proxy 10
+
+  say "demo: down"
+  check "the demo goes down" demo down || true
+  check "and leaves nothing behind" demo_left_nothing || true
+}
+
+port_listens() {
+  [[ -n "$(ss -ltnH "sport = :$1")" ]]
+}
+
+demo_left_nothing() {
+  local left
+  left="$(
+    virsh_quiet list --all --name
+    virsh_quiet pool-list --all --name
+    virsh_quiet net-list --all --name
+  )"
+  if grep -E '^(hostler-demo|demo-guest)' <<<"$left"; then return 1; fi
+  [[ ! -e "$DEMO_TEST_DIR" && ! -e /var/lib/libvirt/hostler-demo ]] || return 1
+  ! port_listens "$DEMO_TEST_PORT"
+}
+
+# Whatever happened, the demo of this run is down at its end.
+demo_cleanup() {
+  [[ -n "$DEMO_TEST_DIR" ]] || return 0
+  if [[ -e "$DEMO_TEST_DIR" ]]; then
+    if [[ -d "$DEMO_TEST_DIR/logs" ]]; then cp -r "$DEMO_TEST_DIR/logs" "$LOGS/demo"; fi
+    process_stop "$DEMO_TEST_DIR/run" proxy 10
+    demo down >/dev/null 2>&1
+  fi
+  rm -rf "$(dirname "$DEMO_TEST_DIR")"
+}
