@@ -1,0 +1,54 @@
+//! The commands, one a file. Each asks the coordinator and prints; none keeps anything.
+
+mod completions;
+mod follow;
+mod hypervisors;
+mod operations;
+pub(crate) mod proxy;
+
+use clap::Subcommand;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+use crate::output::Terminal;
+use crate::settings::{self, Environment, Settings};
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists hypervisors, puts them in and out of service
+    #[command(subcommand)]
+    Hypervisors(hypervisors::Command),
+    /// Shows what was asked of hypervisors and what came of it
+    #[command(subcommand)]
+    Operations(operations::Command),
+    Proxy(proxy::Proxy),
+    Completions(completions::Completions),
+}
+
+/// What every command but `completions` needs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) terminal: Terminal,
+}
+
+/// Runs what was typed.
+///
+/// # Errors
+/// Why it was not done.
+pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
+    let context = || {
+        let settings = settings::load(&arguments.flags, environment)?;
+        Ok::<_, Failure>(Context {
+            settings,
+            terminal: Terminal::detect(environment),
+        })
+    };
+    match &arguments.command {
+        Command::Hypervisors(command) => command.run(&context()?).await,
+        Command::Operations(command) => command.run(&context()?).await,
+        Command::Proxy(command) => command.run(&context()?).await,
+        Command::Completions(command) => command.run(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What reaches standard output: tables for people, JSON for programs. Everything printed passes here, so
+//! that a closed pipe is one kind of failure and never a panic.
+
+mod progress;
+#[cfg(test)]
+mod samples;
+pub(crate) mod sections;
+pub(crate) mod table;
+pub(crate) mod text;
+pub(crate) mod view;
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+pub(crate) use self::progress::Progress;
+use crate::failure::Failure;
+use crate::settings::Environment;
+
+/// For whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and sentences, for people
+    Table,
+    /// JSON with stable names: one document, or one object a line where news arrive
+    Json,
+}
+
+/// What the output can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terminal {
+    /// Columns; `None` when standard output is no terminal: then nothing is cut off.
+    pub(crate) width: Option<u16>,
+    /// Whether tables may be coloured.
+    pub(crate) colour: bool,
+    /// Whether standard error can show a spinner.
+    pub(crate) spinner: bool,
+}
+
+impl Terminal {
+    /// Looks at the standard streams and at NO_COLOR and TERM.
+    pub(crate) fn detect(environment: &Environment) -> Self {
+        let set = |name| environment.get(name).is_some_and(|value| !value.is_empty());
+        let dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            width: std::io::stdout()
+                .is_terminal()
+                .then(|| comfy_table::Table::new().width())
+                .flatten(),
+            colour: std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+            spinner: std::io::stderr().is_terminal() && !dumb,
+        }
+    }
+}
+
+/// Prints text and a line feed.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
+    written
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Print { source })
+}
+
+/// Prints one JSON document over many lines.
+pub(crate) fn print_document(value: &impl Serialize) -> Result<(), Failure> {
+    print(&text::escape_json(&json(serde_json::to_string_pretty(value))?))
+}
+
+/// Prints one JSON object on one line.
+pub(crate) fn print_line(value: &impl Serialize) -> Result<(), Failure> {
+    print(&text::escape_json(&json(serde_json::to_string(value))?))
+}
+
+fn json(text: serde_json::Result<String>) -> Result<String, Failure> {
+    text.map_err(|source| Failure::Print {
+        source: source.into(),
+    })
+}

@@ -1,0 +1,147 @@
+//! Fixed inputs for the golden files of this folder. Changing one changes what the golden files show.
+
+use hostler_common::rpc::hostler::agent::v1 as agent;
+use hostler_common::rpc::hostler::fleet::v1 as fleet;
+use hostler_common::rpc::n0stack::protobuf as n0stack;
+use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
+use prost_types::Timestamp;
+
+use super::view::{Hypervisor, Operation};
+
+fn at(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp {
+        seconds: 1_795_300_000 + seconds,
+        nanos: 0,
+    })
+}
+
+fn gpu(slot: u32, model: &str) -> agent::Gpu {
+    agent::Gpu {
+        pci_address: format!("0000:{slot:02x}:00.0"),
+        brand: "NVIDIA".into(),
+        model: model.into(),
+    }
+}
+
+/// A host in service with everything, a guest out of service, a host in trouble.
+pub(super) fn hypervisors() -> Vec<Hypervisor> {
+    let whole = fleet::Hypervisor {
+        id: "hv1".into(),
+        host: "rack1-node1".into(),
+        kind: agent::HypervisorKind::Host.into(),
+        state: HypervisorState::AvailableToDestroy.into(),
+        inventory: Some(agent::Inventory {
+            cpu_threads: 64,
+            memory_mb: 257_575,
+            gpus: vec![gpu(0x41, "T4"), gpu(0x65, "T4"), gpu(0x81, "L40S")],
+            shared_storage: vec![agent::SharedStorage {
+                path: "/srv/shared".into(),
+                usable: true,
+                problem: String::new(),
+            }],
+            libvirt: Some(agent::Libvirt {
+                uri: "qemu:///system".into(),
+                version: "9.0.0".into(),
+                problem: String::new(),
+            }),
+            running_domains: vec![agent::Domain {
+                name: "desktop-17".into(),
+                uuid: "5c6c4a0c-7c3b-4b3e-9a54-0d1f60c3a111".into(),
+            }],
+        }),
+        connected: true,
+        last_heard: at(60),
+        inventory_changed: at(0),
+        enrolled: at(-86_400),
+        agent_version: "0.1.0".into(),
+        ..Default::default()
+    };
+    let guest = fleet::Hypervisor {
+        id: "nested-1".into(),
+        host: "rack1-node1".into(),
+        kind: agent::HypervisorKind::Guest.into(),
+        state: HypervisorState::AvailableToCreate.into(),
+        inventory: Some(agent::Inventory {
+            cpu_threads: 1,
+            memory_mb: 256,
+            ..Default::default()
+        }),
+        connected: true,
+        ..Default::default()
+    };
+    let trouble = fleet::Hypervisor {
+        id: "hv2".into(),
+        host: "rack1-node2".into(),
+        kind: agent::HypervisorKind::Host.into(),
+        state: HypervisorState::Unknown.into(),
+        reason: "the agent has no session".into(),
+        inventory: Some(agent::Inventory {
+            cpu_threads: 32,
+            memory_mb: 131_072,
+            shared_storage: vec![agent::SharedStorage {
+                path: "/srv/shared".into(),
+                usable: false,
+                problem: "not mounted".into(),
+            }],
+            libvirt: Some(agent::Libvirt {
+                uri: "qemu:///system".into(),
+                version: String::new(),
+                problem: "connection refused".into(),
+            }),
+            ..Default::default()
+        }),
+        operation_ids: vec!["019aa111-2222-7333-8444-555566667777".into()],
+        ..Default::default()
+    };
+    [whole, guest, trouble].map(Hypervisor::from).into()
+}
+
+/// One that ended needing attention, one that runs.
+pub(super) fn operations() -> Vec<Operation> {
+    let log = |seconds, message: &str| n0stack::operation::Log {
+        ts: at(seconds),
+        message: message.into(),
+    };
+    let failed = fleet::Operation {
+        id: "019aa111-2222-7333-8444-555566667777".into(),
+        resource: "hv1".into(),
+        kind: "DestroyHypervisor".into(),
+        state: OperationState::Failed.into(),
+        message:
+            "step 'stop the activation' failed: exit status 3; undoing it failed too: the unit does not \
+                  start; hv1 stays locked"
+                .into(),
+        requested_by: "spiffe://example.org/client/operator/alice".into(),
+        requested: at(0),
+        reason: "disk swap".into(),
+        ended: at(42),
+        attempts: 1,
+        needs_attention: true,
+        lease: Some(n0stack::Operation {
+            logs: vec![
+                log(0, "scheduled"),
+                log(1, "stop the activation"),
+                log(42, "exit status 3"),
+            ],
+            ..Default::default()
+        }),
+        fence: 7,
+    };
+    let active = fleet::Operation {
+        id: "019aa111-2222-7333-8444-888899990000".into(),
+        resource: "nested-1".into(),
+        kind: "CreateHypervisor".into(),
+        state: OperationState::Active.into(),
+        message: "start domain nested-1".into(),
+        requested_by: "spiffe://example.org/client/admin/bob".into(),
+        requested: at(-60),
+        attempts: 1,
+        lease: Some(n0stack::Operation {
+            locked_until: at(30),
+            ..Default::default()
+        }),
+        fence: 8,
+        ..Default::default()
+    };
+    vec![Operation::whole(failed), Operation::whole(active)]
+}
