@@ -22,12 +22,12 @@ DRIVERS=(virtio_pci virtio_blk virtio_net virtio-rng virtio_console button evdev
 LABEL="hostler-base"
 DISK_MIB=64
 
-for tool in busybox cpio gzip dpkg-deb qemu-img apt-get apt-cache; do
+for tool in cpio gzip dpkg-deb qemu-img apt-get apt-cache; do
   command -v "$tool" >/dev/null || fail "$tool is missing. Run: deploy/packages.sh demo"
 done
 
-# What the result depends on; another recipe or busybox makes another image.
-recipe="$(cat "${BASH_SOURCE[0]}" "$here/guest/init" "$(command -v busybox)" | sha256sum | cut -d' ' -f1)"
+# What the result depends on; another recipe makes another image.
+recipe="$(cat "${BASH_SOURCE[0]}" "$here/guest/init" | sha256sum | cut -d' ' -f1)"
 if [[ -s "$out/vmlinuz" && -s "$out/initrd" && -s "$out/base.qcow2" && "$(cat "$out/recipe" 2>/dev/null)" == "$recipe" ]]; then
   say "guest image: $out is up to date"
   exit 0
@@ -38,40 +38,44 @@ kernel_package() {
   apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1
 }
 
-download_kernel() {
-  local package
-  package="$(kernel_package)"
-  [[ -n "$package" ]] || return 1
-  note "downloading $package"
-  # The sandbox user of apt cannot write into every checkout; the package is verified either way.
-  (cd "$cache" && apt-get download -o APT::Sandbox::User=root "$package")
+# Downloaded, not installed: busybox-static would push out the busybox of a machine that has the other one.
+download_packages() {
+  local kernel
+  kernel="$(kernel_package)"
+  [[ -n "$kernel" ]] || return 1
+  # The sandbox user of apt cannot write into every checkout; the packages are verified either way.
+  (cd "$cache" && apt-get download -o APT::Sandbox::User=root "$kernel" busybox-static)
 }
 
 mkdir -p "$cache"
 shopt -s nullglob
-packages=("$cache"/linux-image-*.deb)
-if [[ ${#packages[@]} -eq 0 ]]; then
-  say "guest image: downloading Debian's cloud kernel (about 27 MB)"
+kernels=("$cache"/linux-image-*.deb)
+busyboxes=("$cache"/busybox-static_*.deb)
+if [[ ${#kernels[@]} -eq 0 || ${#busyboxes[@]} -eq 0 ]]; then
+  say "guest image: downloading Debian's cloud kernel and busybox (about 28 MB)"
   # Package lists that are absent or older than the archive cure themselves by one update.
-  if ! download_kernel >"$cache/apt.log" 2>&1; then
+  if ! download_packages >"$cache/apt.log" 2>&1; then
     [[ $EUID -eq 0 ]] || fail "apt has no package lists that still hold; run as root: apt-get update"
     apt-get update >>"$cache/apt.log" 2>&1 || fail "apt-get update failed; see $cache/apt.log. Is there a network and a mirror?"
-    download_kernel >>"$cache/apt.log" 2>&1 || fail "cannot download linux-image-cloud-amd64; see $cache/apt.log"
+    download_packages >>"$cache/apt.log" 2>&1 || fail "cannot download the kernel of linux-image-cloud-amd64 and busybox-static; see $cache/apt.log"
   fi
-  packages=("$cache"/linux-image-*.deb)
+  kernels=("$cache"/linux-image-*.deb)
+  busyboxes=("$cache"/busybox-static_*.deb)
 fi
-kernel_deb="${packages[-1]}"
+kernel_deb="${kernels[-1]}"
+busybox_deb="${busyboxes[-1]}"
 
-say "guest image: building in $out from $(basename "$kernel_deb")"
+say "guest image: building in $out from $(basename "$kernel_deb") and $(basename "$busybox_deb")"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 dpkg-deb -x "$kernel_deb" "$work/kernel"
+dpkg-deb -x "$busybox_deb" "$work/busybox"
 modules=("$work"/kernel/lib/modules/*)
 [[ ${#modules[@]} -eq 1 ]] || fail "$kernel_deb holds no kernel modules; remove it and run this again"
 
 root="$work/root"
 mkdir -p "$root/bin" "$root/modules" "$root/etc/acpi/PWRF"
-cp "$(command -v busybox)" "$root/bin/busybox"
+cp "$work/busybox/bin/busybox" "$root/bin/busybox"
 install -m 0755 "$here/guest/init" "$root/init"
 printf '#!/bin/sh\npoweroff -f\n' >"$root/etc/acpi/PWRF/00000080"
 chmod 0755 "$root/etc/acpi/PWRF/00000080"

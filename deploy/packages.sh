@@ -15,7 +15,7 @@ BUILD=(libvirt-dev pkg-config gcc libc6-dev)
 # tini: libvirtd's orphans must be reaped where PID 1 does not do it (see lib/libvirt.sh).
 DEMO=(
   libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils iptables
-  busybox-static cpio openssl iproute2 jq procps tini
+  cpio openssl iproute2 jq procps tini
 )
 TEST=("${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates)
 

@@ -77,9 +77,9 @@ XML
 
 certificates_issue() {
   local pki="$DEMO/pki" role
-  if [[ -e "$pki/complete" ]]; then return; fi
+  # All or none: half a directory is of no use, and neither is one that has expired.
+  if "$BIN/hostler-pki" verify --ca "$pki/ca.crt" "$pki"/{coordinator,demo-host,viewer,operator,admin}.crt >/dev/null 2>&1; then return; fi
   say "certificates: a new CA, one for the coordinator, the host, and three people"
-  # Half a directory is of no use: nothing was handed out from it yet.
   rm -rf "$pki"
   logged "$LOGS/pki.log" "$BIN/hostler-pki" init --dir "$pki" --trust-domain demo.hostler
   logged "$LOGS/pki.log" "$BIN/hostler-pki" issue coordinator coordinator --dir "$pki" --dns localhost --ip 127.0.0.1
@@ -87,7 +87,6 @@ certificates_issue() {
   for role in viewer operator admin; do
     logged "$LOGS/pki.log" "$BIN/hostler-pki" issue client "$role" "$role" --dir "$pki"
   done
-  touch "$pki/complete"
 }
 
 configuration_write() {
@@ -178,13 +177,13 @@ hostler_as() {
 
 # state_of ID: how the fleet lists it.
 state_of() {
-  hostler_as viewer --output json --timeout 10s hypervisors list | jq -r --arg id "$1" '.hypervisors[] | select(.id == $id) | .state'
+  hostler_as viewer --output json --timeout 10s hypervisors list | jq -r --arg id "$1" '.[] | select(.id == $id) | .state'
 }
 
 fleet_listed() {
   local id
   for id in demo-host "${GUESTS[@]}"; do
-    [[ "$(state_of "$id" 2>/dev/null)" =~ ^(in_service|out_of_service)$ ]] || return 1
+    [[ "$(state_of "$id" 2>/dev/null)" =~ ^available_to_(create|destroy)$ ]] || return 1
   done
 }
 
@@ -198,7 +197,7 @@ daemons_live() {
 }
 
 fleet_is_up() {
-  daemons_live && [[ -s "$DEMO/port" && -s "$DEMO/bin" && -e "$DEMO/pki/complete" ]]
+  daemons_live && [[ -s "$DEMO/port" && -s "$DEMO/bin" ]]
 }
 
 fleet_start() {

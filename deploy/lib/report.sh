@@ -49,7 +49,7 @@ logged() {
   shift
   mkdir -p "$(dirname "$log")"
   REPORT_LOG=$log
-  "$@" >"$log" 2>&1 </dev/null
+  "$@" >>"$log" 2>&1 </dev/null
   REPORT_LOG=""
 }
 
