@@ -22,7 +22,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Stored by the coordinator and printed by the client, both as JSON.
     for message in ["Inventory", "Gpu", "SharedStorage", "Libvirt", "Domain"] {
         let path = format!("hostler.agent.v1.{message}");
-        names.type_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]");
+        names.type_attribute(
+            &path,
+            "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]",
+        );
     }
     tonic_prost_build::configure()
         .codec_path("crate::codec::StrictCodec")

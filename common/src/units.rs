@@ -68,6 +68,23 @@ impl fmt::Display for UnixMillis {
     }
 }
 
+/// For configuration: durations as people write them, `30s`, `2m`, `0s` (`#[serde(with = "…")]`).
+pub mod duration_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When the text is not a duration; the message shows how one looks.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text)
+            .map_err(|source| D::Error::custom(format!("{text:?} is not a duration, as 30s or 2m: {source}")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

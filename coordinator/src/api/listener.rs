@@ -1,0 +1,174 @@
+//! The TCP listener and its TLS: every connection that leaves here has a verified identity. rustls refuses
+//! the others inside the handshake, before a byte of a request is read.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hostler_common::error::Chain;
+use hostler_common::retry::Waits;
+use hostler_pki::Identity;
+use hostler_pki::identity::IdentityError;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::transport::server::Connected;
+
+/// Handshakes at once: each costs one signature and some 20 KiB; two cores do thousands a second. When all
+/// of a large fleet reconnects at once, the others wait in the kernel's backlog.
+const HANDSHAKES_AT_MOST: usize = 128;
+
+/// How long a handshake may take, so that silent connections do not hold the places.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that wait for the server to take them; it takes them at once.
+const READY_BOUND: usize = 64;
+
+/// Who is at the other end of a connection. Every request carries it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// From its certificate.
+    pub identity: Identity,
+    /// Where it comes from.
+    pub address: SocketAddr,
+}
+
+impl Peer {
+    /// The peer of a request.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED when there is none, which the listener never lets happen.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
+        request
+            .extensions()
+            .get()
+            .ok_or_else(|| Status::unauthenticated("no client certificate"))
+    }
+}
+
+/// A connection with a verified identity.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
+/// Why a connection did not come to be.
+#[derive(Debug, Error)]
+enum Rejected {
+    #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
+    Late,
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    #[error("the certificate has no valid identity")]
+    Identity(#[source] IdentityError),
+}
+
+/// Accepts and shakes hands until `shutdown`; yields what passed.
+pub fn spawn(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    tasks: &TaskTracker,
+    shutdown: CancellationToken,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(READY_BOUND);
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(HANDSHAKES_AT_MOST));
+    let accepting = accept(listener, acceptor, places, ready, tasks.clone());
+    tasks.spawn(async move { shutdown.run_until_cancelled(accepting).await });
+    connections
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    places: Arc<Semaphore>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    tasks: TaskTracker,
+) {
+    let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(1));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let (tcp, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, say. Those that live go on; the kernel keeps who waits.
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(waits.next_wait()).await;
+                continue;
+            }
+        };
+        waits.reset();
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        tasks.spawn(async move {
+            match shake_hands(acceptor, tcp, address).await {
+                Ok(connection) => drop(ready.send(Ok(connection)).await),
+                Err(rejected) => {
+                    tracing::warn!(peer = %address, error = %Chain(&rejected), "connection refused");
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Result<Connection, Rejected> {
+    // Small messages are answered at once.
+    tcp.set_nodelay(true).map_err(Rejected::Handshake)?;
+    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp))
+        .await
+        .map_err(|_| Rejected::Late)?
+        .map_err(Rejected::Handshake)?;
+    let identity = hostler_pki::peer_identity(stream.get_ref().1).map_err(Rejected::Identity)?;
+    Ok(Connection {
+        stream,
+        peer: Peer { identity, address },
+    })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

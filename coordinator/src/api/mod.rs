@@ -1,0 +1,11 @@
+//! The edge: the one mTLS port, who may call what, and the services that clients call. Handlers record what
+//! is wanted and follow it; none changes the fleet itself.
+
+pub mod authz;
+mod bulk;
+pub mod fleet;
+pub mod listener;
+pub mod operations;
+pub mod progress;
+pub mod serve;
+mod status;

@@ -1,0 +1,86 @@
+//! From the lines of operations to the messages of a stream. Each is never empty, the last one is the end,
+//! and the stream ends right after it (wire.md, points 2 to 4).
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use hostler_common::rpc::operations::v1 as rpc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
+
+use super::status;
+
+/// One message of a stream, of whatever rpc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Where it stands.
+    pub state: rpc::OperationState,
+    /// What happened.
+    pub msg: String,
+}
+
+impl Said {
+    /// A message.
+    pub fn new(state: rpc::OperationState, msg: impl Into<String>) -> Self {
+        Self {
+            state,
+            msg: msg.into(),
+        }
+    }
+
+    /// The end.
+    pub fn is_end(&self) -> bool {
+        matches!(
+            self.state,
+            rpc::OperationState::Completed | rpc::OperationState::Failed
+        )
+    }
+}
+
+/// What a handler hands to a stream.
+pub type Talk = Pin<Box<dyn Stream<Item = Result<Said, Status>> + Send>>;
+
+/// What tonic streams.
+pub type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+/// A stream of one message: its end.
+pub fn only(state: rpc::OperationState, msg: impl Into<String>) -> Talk {
+    let said = Said::new(state, msg);
+    Box::pin(stream::once(std::future::ready(Ok(said))))
+}
+
+/// The response that streams `talk`, cut with UNAVAILABLE at `shutdown`.
+pub fn respond<R: From<Said> + 'static>(talk: Talk, shutdown: CancellationToken) -> Response<Responses<R>> {
+    let until = stream::unfold(Some((talk, shutdown)), |state| async move {
+        let (mut talk, shutdown) = state?;
+        // Cancel-safe: the stream keeps its state across polls of `next`.
+        let said = tokio::select! {
+            biased;
+            said = talk.next() => said?,
+            () = shutdown.cancelled() => return Some((Err(status::ending()), None)),
+        };
+        let over = said.as_ref().map_or(true, Said::is_end);
+        Some((said.map(R::from), (!over).then_some((talk, shutdown))))
+    });
+    Response::new(Box::pin(until))
+}
+
+macro_rules! responses {
+    ($($name:ident),*) => {
+        $(impl From<Said> for rpc::$name {
+            fn from(said: Said) -> Self {
+                Self { state: said.state.into(), msg: said.msg }
+            }
+        })*
+    };
+}
+
+responses!(
+    CreateHypervisorResponse,
+    CreateHypervisorsResponse,
+    DestroyHypervisorResponse,
+    DestroyHypervisorsResponse,
+    ExpandStorageResponse,
+    ShrinkStorageResponse,
+    CreateBackupResponse
+);

@@ -1,0 +1,91 @@
+//! Puts every service on the one port, behind the role table.
+
+use std::time::Duration;
+
+use hostler_common::rpc::DESCRIPTORS;
+use hostler_common::rpc::hostler::agent::v1::agent_service_server::AgentServiceServer;
+use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetServiceServer;
+use hostler_common::rpc::operations::v1::operations_service_server::OperationsServiceServer;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::authz::AuthzLayer;
+use super::fleet::Fleet;
+use super::listener::Connection;
+use super::operations::Operations;
+use crate::session::service::SessionService;
+
+/// The largest message that is read, in bytes: ten thousand ids, or a report of a large host, fit ten times.
+const MESSAGE_AT_MOST: usize = 4 << 20;
+
+/// Calls at once on one connection; `hostler proxy` carries many clients over few.
+const STREAMS_AT_MOST: u32 = 1000;
+
+/// A peer that does not answer a ping for so long is gone. The pings themselves come this often.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Names under which health is told: the whole server, and IsardVDI's name for it (wire.md, point 7).
+const HEALTH_NAMES: [&str; 3] = [
+    "",
+    "operations.v1.OperationsService",
+    "hostler.fleet.v1.FleetService",
+];
+
+/// Everything that is served.
+#[derive(Debug)]
+pub struct Services {
+    /// operations.v1.
+    pub operations: Operations,
+    /// hostler.fleet.v1.
+    pub fleet: Fleet,
+    /// hostler.agent.v1.
+    pub sessions: SessionService,
+}
+
+/// Serves `connections` until `shutdown`, then until they have ended.
+///
+/// # Errors
+/// When the transport fails as a whole, or reflection's descriptors do not decode.
+pub async fn run(
+    services: Services,
+    connections: mpsc::Receiver<std::io::Result<Connection>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tell(&reporter, ServingStatus::Serving).await;
+    let draining = async move {
+        shutdown.cancelled().await;
+        tell(&reporter, ServingStatus::NotServing).await;
+    };
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Server::builder()
+        .layer(AuthzLayer)
+        .max_concurrent_streams(STREAMS_AT_MOST)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(
+            OperationsServiceServer::new(services.operations).max_decoding_message_size(MESSAGE_AT_MOST),
+        )
+        .add_service(FleetServiceServer::new(services.fleet).max_decoding_message_size(MESSAGE_AT_MOST))
+        .add_service(AgentServiceServer::new(services.sessions).max_decoding_message_size(MESSAGE_AT_MOST))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), draining)
+        .await?;
+    Ok(())
+}
+
+async fn tell(reporter: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, status).await;
+    }
+}

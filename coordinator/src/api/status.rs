@@ -1,0 +1,41 @@
+//! The one place that turns errors into `tonic::Status`.
+//!
+//! IsardVDI's clients show a gRPC error as "Not authorized" or a bare 500 (wire.md, point 6), so what an
+//! administrator should read is streamed as FAILED instead. Statuses are for who may not call, for calls
+//! that make no sense, and for a coordinator that cannot serve.
+
+use hostler_common::error::Chain;
+use hostler_common::id::InvalidId;
+use tonic::Status;
+
+use crate::operation::engine::EngineError;
+
+/// INVALID_ARGUMENT.
+pub(super) fn of_invalid(error: &InvalidId) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// What fits the error; its whole chain is the message.
+pub(super) fn of_engine(error: &EngineError) -> Status {
+    let message = Chain(error).to_string();
+    match error {
+        EngineError::NoSuchOperation { .. } => Status::not_found(message),
+        EngineError::Illegal { .. } | EngineError::NotItsTurn { .. } => Status::failed_precondition(message),
+        EngineError::ForeignHost { .. } => Status::permission_denied(message),
+        EngineError::Store(_) => {
+            tracing::error!(error = message, "the store does not serve");
+            Status::unavailable(message)
+        }
+        EngineError::Unreadable { .. } => {
+            tracing::error!(error = message, "the store holds what cannot be read");
+            Status::data_loss(message)
+        }
+    }
+}
+
+/// The coordinator ends while a stream is open.
+pub(super) fn ending() -> Status {
+    Status::unavailable(
+        "the coordinator is ending; the operation goes on: repeat the call to be attached to it again",
+    )
+}

@@ -1,0 +1,168 @@
+//! `coordinator.toml`. Every key has a default but the certificates.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hostler_common::DEFAULT_PORT;
+use hostler_common::config::{ConfigError, load};
+use hostler_common::telemetry::LogFormat;
+use hostler_common::units::duration_text;
+use hostler_pki::TlsFiles;
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients and agents connect.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where the store lies. Made when it is not there.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// How log lines look.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// The coordinator's certificate.
+    pub tls: TlsFiles,
+    /// Agents' sessions.
+    #[serde(default)]
+    pub sessions: SessionsConfig,
+    /// Operations.
+    #[serde(default)]
+    pub operations: OperationsConfig,
+    /// How long open calls may take to end after SIGTERM.
+    #[serde(default = "default_drain", with = "duration_text")]
+    pub drain_timeout: Duration,
+}
+
+/// `[sessions]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionsConfig {
+    /// How often an agent is asked for a sign of life. It is gone after three without one.
+    #[serde(with = "duration_text")]
+    pub heartbeat: Duration,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `[operations]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OperationsConfig {
+    /// The lock of an agent on an operation that it runs, renewed at a third of it.
+    #[serde(with = "duration_text")]
+    pub lease: Duration,
+    /// How often an operation is taken before it is given up.
+    pub max_attempts: u32,
+    /// How long a new operation waits for a host that is not connected.
+    #[serde(with = "duration_text")]
+    pub host_patience: Duration,
+    /// How long a begun operation waits for its host to come back.
+    #[serde(with = "duration_text")]
+    pub resume_patience: Duration,
+    /// Finished operations that are kept.
+    pub keep_count: usize,
+    /// How long finished operations are kept.
+    #[serde(with = "duration_text")]
+    pub keep_age: Duration,
+}
+
+impl Default for OperationsConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            max_attempts: 3,
+            host_patience: Duration::from_secs(60),
+            resume_patience: Duration::from_secs(600),
+            keep_count: 10_000,
+            keep_age: Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()
+}
+
+fn default_data_dir() -> PathBuf {
+    "/var/lib/hostler".into()
+}
+
+fn default_drain() -> Duration {
+    Duration::from_secs(10)
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    ///
+    /// # Errors
+    /// With the file and what is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        load(path, Self::check)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.sessions.heartbeat < Duration::from_millis(100) {
+            return Err("sessions.heartbeat is below 100ms: agents would do nothing else".to_owned());
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.operations.lease) {
+            return Err("operations.lease is not between 1s and 1h".to_owned());
+        }
+        if self.operations.lease.subsec_nanos() != 0 {
+            return Err("operations.lease is not in whole seconds".to_owned());
+        }
+        if self.operations.max_attempts == 0 {
+            return Err("operations.max_attempts is 0: nothing would ever run".to_owned());
+        }
+        if self.operations.keep_count == 0 {
+            return Err("operations.keep_count is 0: nobody could read how an operation ended".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TLS: &str = "[tls]\nca = '/c'\ncertificate = '/d'\nkey = '/k'\n";
+
+    fn load_text(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path()).map_err(|error| hostler_common::error::Chain(&error).to_string())
+    }
+
+    #[test]
+    fn a_short_file_gets_the_documented_defaults() {
+        let config = load_text(TLS).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:1312");
+        assert_eq!(config.operations.lease, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_senseless_value_are_refused_by_name() {
+        let unknown = load_text(&format!("lissten = '0.0.0.0:1'\n{TLS}")).unwrap_err();
+        assert!(unknown.contains("lissten"), "{unknown}");
+        for (text, name) in [
+            ("[operations]\nlease = '0s'", "operations.lease"),
+            ("[operations]\nlease = '1500ms'", "operations.lease"),
+            ("[operations]\nmax_attempts = 0", "operations.max_attempts"),
+            ("[operations]\nkeep_count = 0", "operations.keep_count"),
+            ("[sessions]\nheartbeat = '1ms'", "sessions.heartbeat"),
+            ("[sessions]\nheartbeat = 'soon'", "soon"),
+        ] {
+            let error = load_text(&format!("{TLS}{text}\n")).unwrap_err();
+            assert!(error.contains(name), "{text}: {error}");
+        }
+    }
+}

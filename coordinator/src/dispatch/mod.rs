@@ -1,0 +1,78 @@
+//! Offers operations whose turn it is to the session of their host. It decides nothing: the agent takes an
+//! offer by a proposal, which the engine judges. So an offer may be lost or repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::id::ResourceName;
+use hostler_common::rpc::hostler::agent::v1::{Offer, SessionResponse, session_response};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::operation::locks::Lock;
+use crate::operation::record::OperationRecord;
+use crate::operation::state::Phase;
+use crate::registry::{Change, Registry};
+use crate::session::registry::Sessions;
+
+/// How often everything that waits is offered again, in case an offer was lost.
+const REPEAT: Duration = Duration::from_secs(5);
+
+/// Starts the dispatcher in `tasks`. It ends when the registry is gone.
+pub fn spawn(registry: Registry, sessions: Sessions, tasks: &mut JoinSet<()>) {
+    tasks.spawn(run(registry, sessions));
+}
+
+async fn run(registry: Registry, sessions: Sessions) {
+    let mut changes = registry.changes();
+    let mut repeat = interval(REPEAT);
+    repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Cancel-safe: a broadcast receiver keeps what it has not yielded, an interval its next tick.
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            _ = repeat.tick() => Ok(Change::Everything),
+        };
+        match change {
+            Ok(Change::Hypervisor(id)) => offer_turn(&registry, &sessions, &(&id).into()),
+            Ok(Change::Operation(record)) => offer_turn(&registry, &sessions, &record.resource),
+            Ok(Change::Host(host)) => {
+                for record in registry.turns().iter().filter(|record| record.host == host) {
+                    offer_turn(&registry, &sessions, &record.resource);
+                }
+            }
+            Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
+                for record in registry.turns() {
+                    offer_turn(&registry, &sessions, &record.resource);
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn offer_turn(registry: &Registry, sessions: &Sessions, resource: &ResourceName) {
+    let Some((record, lock)) = registry.turn(resource) else {
+        return;
+    };
+    if record.life.phase != Phase::Scheduled {
+        return;
+    }
+    let Some(session) = sessions.of(&record.host) else {
+        return;
+    };
+    let message = Some(session_response::Message::Offer(offer(&record, &lock)));
+    // A full channel means a stuck network: the offer is repeated.
+    let _ = session.outbound.try_send(SessionResponse { message });
+}
+
+fn offer(record: &Arc<OperationRecord>, lock: &Lock) -> Offer {
+    Offer {
+        operation_id: record.id.to_string(),
+        resource: record.resource.to_string(),
+        fence: lock.fence.0,
+        request: Some((&record.request).into()),
+        attempt: record.life.attempts + 1,
+    }
+}

@@ -1,0 +1,74 @@
+//! The program `hostler-coordinator`: arguments, configuration, run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use hostler_coordinator::config::Config;
+use hostler_coordinator::wiring;
+use sd_notify::NotifyState;
+
+/// Keeps the state of a fleet of libvirt hypervisor hosts, answers gRPC clients and hands operations to agents.
+///
+/// Everything is served on one port over mutually authenticated TLS. SIGTERM ends open calls, within
+/// `drain_timeout`; operations are durable and go on with the next start. Logs go to standard error, filtered
+/// by HOSTLER_LOG (as `info,hostler_coordinator=debug`).
+///
+/// Example: hostler-coordinator --config /etc/hostler/coordinator.toml
+#[derive(Debug, Parser)]
+#[command(name = "hostler-coordinator", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "PATH", default_value = "/etc/hostler/coordinator.toml")]
+    config: PathBuf,
+    /// Check the configuration and the certificates, say what was found, and end.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            hostler_common::telemetry::start(Default::default());
+            return Err(error.into());
+        }
+    };
+    hostler_common::telemetry::start(config.log);
+    if arguments.check {
+        let credentials = hostler_pki::Credentials::load(&config.tls)?;
+        tracing::info!(
+            identity = %credentials.identity(), valid_until = %credentials.not_after(), listen = %config.listen,
+            data_dir = %config.data_dir.display(), "the configuration is good"
+        );
+        return Ok(());
+    }
+    // Two workers: the work is waiting for the disk and the network.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(serve(&config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    let shutdown = hostler_common::shutdown::on_signals()?;
+    let running = wiring::start(config, shutdown).await?;
+    // Outside systemd there is nobody to notify.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let ended = running.run().await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tracing::info!("ended");
+    ended
+}

@@ -1,0 +1,452 @@
+//! The one writer of operation state: every change is decided by [`super::state`] and committed with its
+//! lock in one transaction, under the compare that nothing changed meanwhile.
+//!
+//! A conflict reads and decides again. So any number of callers work at once, their commits are grouped by
+//! the store, and a second coordinator would change nothing here.
+
+use hostler_common::id::{HostName, HypervisorId, OperationId, ResourceName};
+use hostler_common::operation::OperationKind;
+use hostler_common::units::UnixMillis;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::locks::{Lock, QUEUE_AT_MOST};
+use super::record::{Logs, OperationRecord, StoredRequest};
+use super::state::{Effect, End, Event, IllegalTransition, Lease, Life, Limits, Phase, next};
+use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction, Write};
+
+/// The longest log line that is stored, in bytes.
+const LINE_AT_MOST: usize = 4096;
+
+/// Decides and commits. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    store: Store,
+    limits: Limits,
+}
+
+/// What a client wants of one hypervisor.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What to do.
+    pub kind: OperationKind,
+    /// To which hypervisor.
+    pub id: HypervisorId,
+    /// On which host.
+    pub host: HostName,
+}
+
+/// Who asks, and why.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// The URI of its certificate.
+    pub identity: String,
+    /// In its own words; may be empty.
+    pub reason: String,
+}
+
+/// What became of a wish. It is durable.
+#[derive(Debug, Clone)]
+pub enum Submitted {
+    /// A new operation.
+    New(Box<OperationRecord>),
+    /// The same was asked before and has not ended.
+    Attached(OperationId),
+    /// Nothing may be queued.
+    Refused(String),
+}
+
+/// Why the engine did not do it.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// No such operation is kept.
+    #[error("no operation {id} is kept")]
+    NoSuchOperation {
+        /// Its id.
+        id: OperationId,
+    },
+    /// It cannot happen now.
+    #[error("operation {id} was not changed")]
+    Illegal {
+        /// The operation.
+        id: OperationId,
+        /// Why.
+        #[source]
+        source: IllegalTransition,
+    },
+    /// It is not the turn of this operation.
+    #[error("operation {id} waits for others on {resource}")]
+    NotItsTurn {
+        /// The operation.
+        id: OperationId,
+        /// What it waits for.
+        resource: ResourceName,
+    },
+    /// The sender's host does not own the resource.
+    #[error("operation {id} is for host {host}")]
+    ForeignHost {
+        /// The operation.
+        id: OperationId,
+        /// Its host.
+        host: HostName,
+    },
+    /// The store failed. Nothing happened.
+    #[error("cannot store it")]
+    Store(#[from] StoreError),
+    /// What is stored cannot be read.
+    #[error("the stored {key} cannot be read by this version")]
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A stored value, and the revision that its next write compares with.
+struct Held<T> {
+    value: T,
+    modified: Revision,
+}
+
+impl Engine {
+    /// Commits to `store`.
+    pub fn new(store: Store, limits: Limits) -> Self {
+        Self { store, limits }
+    }
+
+    /// Makes every wish durable in one commit, attaching to what runs already.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was accepted.
+    pub async fn submit(&self, wishes: &[Wanted], asker: &Asker) -> Result<Vec<Submitted>, EngineError> {
+        loop {
+            let keys = wishes.iter().map(|wish| Lock::key(&(&wish.id).into())).collect();
+            let mut transaction = Transaction::default();
+            let mut outcomes = Vec::with_capacity(wishes.len());
+            for (wish, entry) in wishes.iter().zip(self.store.get_many(keys).await?) {
+                outcomes.push(self.decide(wish, asker, entry, &mut transaction).await?);
+            }
+            if transaction.writes.is_empty() || self.commit(transaction).await? {
+                return Ok(outcomes);
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        wish: &Wanted,
+        asker: &Asker,
+        entry: Option<Entry>,
+        transaction: &mut Transaction,
+    ) -> Result<Submitted, EngineError> {
+        let resource = ResourceName::from(&wish.id);
+        let Held {
+            value: mut lock,
+            modified,
+        } = read_lock(&resource, entry)?;
+        if let Some(id) = lock.attention {
+            return Ok(Submitted::Refused(attention_sentence(&resource, id)));
+        }
+        let mut waits_for = None;
+        if let Some(last) = lock.queue.last().copied() {
+            let last = self.operation(last).await?;
+            if last.value.kind == wish.kind {
+                // The compare holds the queue still while others join it.
+                transaction.compares.push(Compare {
+                    key: Lock::key(&resource),
+                    modified,
+                });
+                return Ok(Submitted::Attached(last.value.id));
+            }
+            if lock.queue.len() >= QUEUE_AT_MOST {
+                return Ok(Submitted::Refused(format!(
+                    "{resource} is busy: {} operations wait on it already; see `hostler operations list --unended`",
+                    lock.queue.len()
+                )));
+            }
+            waits_for = Some(last.value);
+        }
+        let record = new_record(wish, asker, waits_for.as_ref());
+        lock.queue.push(record.id);
+        transaction.compares.push(Compare {
+            key: OperationRecord::key(record.id),
+            modified: Revision(0),
+        });
+        put(transaction, Lock::key(&resource), &lock, modified);
+        transaction
+            .writes
+            .push(write(OperationRecord::key(record.id), &record));
+        Ok(Submitted::New(Box::new(record)))
+    }
+
+    /// A process of `host` takes, renews or logs to an operation.
+    ///
+    /// # Errors
+    /// When it may not, or the store fails; then nothing happened.
+    pub async fn propose(
+        &self,
+        id: OperationId,
+        host: &HostName,
+        proposal: super::state::Proposal,
+        log: &str,
+    ) -> Result<Lease, EngineError> {
+        let record = self
+            .change(id, Some(host), Event::Proposed(proposal), |_| {
+                (!log.is_empty()).then(|| log.to_owned())
+            })
+            .await?;
+        match record.life.phase {
+            Phase::Active(lease) => Ok(lease),
+            Phase::Scheduled | Phase::Ended(_) => Err(EngineError::Illegal {
+                id,
+                source: IllegalTransition::NotNow,
+            }),
+        }
+    }
+
+    /// Applies any other event. `message` is what is said of it, given the record after it.
+    ///
+    /// # Errors
+    /// When it cannot happen, or the store fails; then nothing happened.
+    pub async fn apply(
+        &self,
+        id: OperationId,
+        from: Option<&HostName>,
+        event: Event,
+        message: impl Fn(&OperationRecord) -> String,
+    ) -> Result<OperationRecord, EngineError> {
+        self.change(id, from, event, |record| Some(message(record))).await
+    }
+
+    async fn change(
+        &self,
+        id: OperationId,
+        from: Option<&HostName>,
+        event: Event,
+        message: impl Fn(&OperationRecord) -> Option<String>,
+    ) -> Result<OperationRecord, EngineError> {
+        loop {
+            let Held {
+                value: mut record,
+                modified,
+            } = self.operation(id).await?;
+            if let Some(host) = from.filter(|host| **host != record.host) {
+                tracing::warn!(operation = %id, owner = %record.host, sender = %host, "refused: foreign host");
+                return Err(EngineError::ForeignHost {
+                    id,
+                    host: record.host,
+                });
+            }
+            let key = Lock::key(&record.resource);
+            let Held {
+                value: mut lock,
+                modified: lock_modified,
+            } = read_lock(&record.resource, self.store.get(&key).await?)?;
+            if matches!(event, Event::Proposed(_)) && record.end().is_none() && lock.turn() != Some(id) {
+                return Err(EngineError::NotItsTurn {
+                    id,
+                    resource: record.resource,
+                });
+            }
+            let (life, effects) = next(self.limits, lock.fence, &record.life, event.clone())
+                .map_err(|source| EngineError::Illegal { id, source })?;
+            let now = UnixMillis::now();
+            record.life = life;
+            if record.end().is_some() && record.ended_at.is_none() {
+                record.ended_at = Some(now);
+            }
+            if let Phase::Active(lease) = &record.life.phase {
+                record.fence = lease.fence;
+            }
+            if let Some(line) = message(&record) {
+                record.logs.push(now, bounded(line));
+            }
+            let mut transaction = Transaction::default();
+            let lock_before = lock.clone();
+            for effect in effects {
+                match effect {
+                    Effect::RaiseFence(fence) => lock.fence = fence,
+                    Effect::Release => lock.leave(id),
+                    Effect::EndHold => lock.attention = None,
+                    Effect::HoldForAttention => {
+                        lock.leave(id);
+                        lock.attention = Some(id);
+                        self.bar_queue(&mut lock, id, &mut transaction).await?;
+                    }
+                }
+            }
+            // The lock first: who hears of the end finds the resource free.
+            if lock == lock_before {
+                transaction.compares.push(Compare {
+                    key,
+                    modified: lock_modified,
+                });
+            } else {
+                put(&mut transaction, key, &lock, lock_modified);
+            }
+            put(&mut transaction, OperationRecord::key(id), &record, modified);
+            if self.commit(transaction).await? {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// What waits behind an operation that needs attention ends: nobody could say when it would begin.
+    async fn bar_queue(
+        &self,
+        lock: &mut Lock,
+        attention: OperationId,
+        transaction: &mut Transaction,
+    ) -> Result<(), EngineError> {
+        for waiting in std::mem::take(&mut lock.queue) {
+            let Held {
+                value: mut record,
+                modified,
+            } = self.operation(waiting).await?;
+            let (life, _) = next(self.limits, lock.fence, &record.life, Event::Barred)
+                .map_err(|source| EngineError::Illegal { id: waiting, source })?;
+            let now = UnixMillis::now();
+            record.life = life;
+            record.ended_at = Some(now);
+            record.logs.push(
+                now,
+                format!("not begun: {}", attention_sentence(&record.resource, attention)),
+            );
+            put(transaction, OperationRecord::key(waiting), &record, modified);
+        }
+        Ok(())
+    }
+
+    /// One operation as stored.
+    ///
+    /// # Errors
+    /// When it is not kept, or the store fails.
+    pub async fn get(&self, id: OperationId) -> Result<OperationRecord, EngineError> {
+        self.operation(id).await.map(|held| held.value)
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Held<OperationRecord>, EngineError> {
+        let entry = self.store.get(&OperationRecord::key(id)).await?;
+        let entry = entry.ok_or(EngineError::NoSuchOperation { id })?;
+        Ok(Held {
+            value: parse(&entry)?,
+            modified: entry.modified,
+        })
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<bool, EngineError> {
+        Ok(matches!(self.store.commit(transaction).await?, Committed::At(_)))
+    }
+}
+
+/// Reads a stored value.
+///
+/// # Errors
+/// When a later version wrote it, or it is damaged.
+pub fn parse<T: DeserializeOwned>(entry: &Entry) -> Result<T, EngineError> {
+    serde_json::from_slice(&entry.value).map_err(|source| EngineError::Unreadable {
+        key: entry.key.clone(),
+        source,
+    })
+}
+
+/// Writes a value as it is stored.
+pub fn write<T: Serialize>(key: String, value: &T) -> Write {
+    // Our records hold only strings, numbers, lists and string-keyed maps, which always serialise.
+    let value = serde_json::to_vec(value).expect("records serialise");
+    Write::Put { key, value }
+}
+
+fn put<T: Serialize>(transaction: &mut Transaction, key: String, value: &T, modified: Revision) {
+    transaction.compares.push(Compare {
+        key: key.clone(),
+        modified,
+    });
+    transaction.writes.push(write(key, value));
+}
+
+fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>, EngineError> {
+    debug_assert!(
+        entry
+            .as_ref()
+            .is_none_or(|entry| entry.key == Lock::key(resource))
+    );
+    match entry {
+        Some(entry) => Ok(Held {
+            value: parse(&entry)?,
+            modified: entry.modified,
+        }),
+        None => Ok(Held {
+            value: Lock::default(),
+            modified: Revision(0),
+        }),
+    }
+}
+
+fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>) -> OperationRecord {
+    let id = OperationId::generate();
+    let now = UnixMillis::now();
+    let what = format!(
+        "operation {id}: {} {} on host {}",
+        wish.kind.verb(),
+        wish.id,
+        wish.host
+    );
+    let mut logs = Logs::default();
+    logs.push(
+        now,
+        match waits_for {
+            None => format!("{what}: scheduled"),
+            Some(first) => format!("{what}: waits for operation {} ({})", first.id, first.kind.verb()),
+        },
+    );
+    OperationRecord {
+        id,
+        resource: (&wish.id).into(),
+        host: wish.host.clone(),
+        kind: wish.kind,
+        request: StoredRequest::from(&wish.kind.request(&wish.id)),
+        requested_by: asker.identity.clone(),
+        requested_at: now,
+        reason: asker.reason.clone(),
+        life: Life {
+            phase: Phase::Scheduled,
+            attempts: 0,
+        },
+        fence: hostler_common::id::Fence::default(),
+        logs,
+        ended_at: None,
+    }
+}
+
+/// Why nothing runs on a resource that needs attention, and the way out.
+pub fn attention_sentence(resource: &ResourceName, id: OperationId) -> String {
+    format!(
+        "{resource} needs attention since operation {id}: see `hostler operations show {id}`, look at the host, then `hostler operations resolve {id} --note …`"
+    )
+}
+
+/// How an operation ended, for its last line.
+pub fn ending(record: &OperationRecord, said: &str) -> String {
+    match record.end() {
+        Some(End::NeedsAttention) => {
+            format!("{said}; {}", attention_sentence(&record.resource, record.id))
+        }
+        Some(End::Completed | End::Failed) | None => said.to_owned(),
+    }
+}
+
+fn bounded(mut line: String) -> String {
+    if line.len() > LINE_AT_MOST {
+        let cut = (0..=LINE_AT_MOST)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
+}

@@ -1,0 +1,9 @@
+//! Operations: what was asked of a resource, who holds it, what was said of it, how it ended.
+
+pub mod engine;
+pub mod history;
+pub mod locks;
+pub mod record;
+pub mod retention;
+pub mod state;
+pub mod watch;

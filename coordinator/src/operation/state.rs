@@ -1,0 +1,384 @@
+//! The life of an operation, pure: what happened in, what is to be done out. Only the engine applies it.
+//!
+//! ```text
+//!             Proposed                     Finished: done
+//!  Scheduled ───────────▶ Active ─────────────────────────▶ Ended(Completed)
+//!     │  ▲                 │  │ Finished: failed, undone
+//!     │  └── LeaseExpired ─┘  ├─────────────────────────────▶ Ended(Failed)
+//!     │                       │ Finished: needs attention; LeaseExpired after the last attempt
+//!     │                       └─────────────────────────────▶ Ended(NeedsAttention) ── Resolved ──▶ Ended(Failed)
+//!     ├── HostAbsent, never begun; Barred ──▶ Ended(Failed)
+//!     └── HostAbsent, begun before ─────────▶ Ended(NeedsAttention)
+//! ```
+
+use std::time::Duration;
+
+use hostler_common::id::{Fence, ProcessToken};
+use hostler_common::units::UnixMillis;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where an operation stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Its phase.
+    pub phase: Phase,
+    /// How often an agent has taken it.
+    pub attempts: u32,
+}
+
+/// A phase of an operation's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waits for its turn, its host, or another try.
+    Scheduled,
+    /// An agent holds it.
+    Active(Lease),
+    /// It is over.
+    Ended(End),
+}
+
+/// n0stack's lock on the resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The process that holds it.
+    pub token: ProcessToken,
+    /// The fence that it holds.
+    pub fence: Fence,
+    /// What was last proposed, in seconds. Liveness counts it on the monotonic clock.
+    pub lock_for_seconds: u32,
+    /// The same on the wall clock, for people.
+    pub locked_until: UnixMillis,
+    /// n0stack's `is_disabled_cancel`.
+    pub is_disabled_cancel: bool,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Done.
+    Completed,
+    /// Not done, and nothing of it is left.
+    Failed,
+    /// Nobody knows what is true of the resource. It stays locked until a person has looked.
+    NeedsAttention,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A process proposes.
+    Proposed(Proposal),
+    /// A process reports the end.
+    Finished {
+        /// Its token.
+        token: ProcessToken,
+        /// The fence that it holds.
+        fence: Fence,
+        /// How it ended.
+        end: End,
+    },
+    /// The holder has not renewed this lease in time.
+    LeaseExpired(Lease),
+    /// The host has had no session for longer than anyone should wait.
+    HostAbsent,
+    /// The resource needs attention, so that nothing else may begin on it.
+    Barred,
+    /// A person has looked.
+    Resolved,
+}
+
+/// A process's proposal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its token.
+    pub token: ProcessToken,
+    /// The fence that it believes to hold; zero for a first proposal.
+    pub fence: Fence,
+    /// The lock that it wants from now, in seconds.
+    pub lock_for_seconds: u32,
+    /// n0stack's `is_disabled_cancel`.
+    pub is_disabled_cancel: bool,
+    /// The wall clock.
+    pub now: UnixMillis,
+}
+
+/// What the engine does in the same commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The resource's fence becomes this one.
+    RaiseFence(Fence),
+    /// The resource is free for the next in its queue.
+    Release,
+    /// The resource stays locked, and what waits for it is barred.
+    HoldForAttention,
+    /// The hold for attention ends.
+    EndHold,
+}
+
+/// The limits of a life.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How often an operation is taken before it is given up.
+    pub max_attempts: u32,
+}
+
+/// The event cannot happen in this phase. It changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum IllegalTransition {
+    /// Another process holds it.
+    #[error("it is held by another operator until {until}")]
+    HeldByOther {
+        /// On the wall clock.
+        until: UnixMillis,
+    },
+    /// The sender was the holder once.
+    #[error("fence {theirs} is not the holder's: another operator has taken it since")]
+    FormerHolder {
+        /// The sender's fence.
+        theirs: Fence,
+    },
+    /// Nobody holds it.
+    #[error("nobody holds it: it waits to be taken again")]
+    NotHeld,
+    /// It is over.
+    #[error("it has ended")]
+    Ended,
+    /// It does not need attention.
+    #[error("it does not need attention")]
+    NoAttentionNeeded,
+    /// The event makes no sense now.
+    #[error("it cannot happen now")]
+    NotNow,
+}
+
+/// What follows from `event`. `fence` is the resource's, as stored.
+///
+/// # Errors
+/// [`IllegalTransition`] when the event cannot happen; then nothing follows.
+pub fn next(
+    limits: Limits,
+    fence: Fence,
+    life: &Life,
+    event: Event,
+) -> Result<(Life, Vec<Effect>), IllegalTransition> {
+    use {Effect as Do, Event as On, IllegalTransition as No, Phase::*};
+    let attempts = life.attempts;
+    let to = |phase, effects: Vec<Effect>| Ok((Life { phase, attempts }, effects));
+    match (&life.phase, event) {
+        (Scheduled, On::Proposed(proposal)) => {
+            let raised = fence.next();
+            Ok((
+                Life {
+                    phase: Active(lease(proposal, raised)),
+                    attempts: attempts + 1,
+                },
+                vec![Do::RaiseFence(raised)],
+            ))
+        }
+        (Active(held), On::Proposed(proposal)) if held.token != proposal.token => Err(No::HeldByOther {
+            until: held.locked_until,
+        }),
+        // Zero: the holder asks again because it lost the answer.
+        (Active(held), On::Proposed(proposal)) if proposal.fence == held.fence || proposal.fence.0 == 0 => {
+            to(Active(lease(proposal, held.fence)), vec![])
+        }
+        (Active(_), On::Proposed(proposal)) => Err(No::FormerHolder {
+            theirs: proposal.fence,
+        }),
+        (Active(held), On::Finished { token, fence, end }) if held.token == token && held.fence == fence => {
+            to(
+                Ended(end),
+                vec![if end == End::NeedsAttention {
+                    Do::HoldForAttention
+                } else {
+                    Do::Release
+                }],
+            )
+        }
+        (Active(_), On::Finished { fence, .. }) => Err(No::FormerHolder { theirs: fence }),
+        // Renewed since it was judged.
+        (Active(held), On::LeaseExpired(judged)) if *held != judged => Err(No::NotNow),
+        (Active(_), On::LeaseExpired(_)) if attempts >= limits.max_attempts => {
+            to(Ended(End::NeedsAttention), vec![Do::HoldForAttention])
+        }
+        (Active(_), On::LeaseExpired(_)) => to(Scheduled, vec![]),
+        // Whoever took it before may have left something behind.
+        (Scheduled, On::HostAbsent) if attempts > 0 => {
+            to(Ended(End::NeedsAttention), vec![Do::HoldForAttention])
+        }
+        (Scheduled, On::HostAbsent | On::Barred) => to(Ended(End::Failed), vec![Do::Release]),
+        (Scheduled, On::Finished { .. }) => Err(No::NotHeld),
+        (Ended(End::NeedsAttention), On::Resolved) => to(Ended(End::Failed), vec![Do::EndHold]),
+        (Ended(_) | Scheduled | Active(_), On::Resolved) => Err(No::NoAttentionNeeded),
+        (Ended(_), _) => Err(No::Ended),
+        (Scheduled, On::LeaseExpired(_)) | (Active(_), On::HostAbsent | On::Barred) => Err(No::NotNow),
+    }
+}
+
+fn lease(proposal: Proposal, fence: Fence) -> Lease {
+    let lasts = Duration::from_secs(u64::from(proposal.lock_for_seconds));
+    Lease {
+        token: proposal.token,
+        fence,
+        lock_for_seconds: proposal.lock_for_seconds,
+        locked_until: proposal.now.plus(lasts),
+        is_disabled_cancel: proposal.is_disabled_cancel,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_attempts: 3 };
+
+    fn proposal(token: &str, fence: u64) -> Proposal {
+        Proposal {
+            token: token.parse().unwrap(),
+            fence: Fence(fence),
+            lock_for_seconds: 30,
+            is_disabled_cancel: false,
+            now: UnixMillis(1_000),
+        }
+    }
+
+    fn active(token: &str, fence: u64) -> Phase {
+        Phase::Active(lease(proposal(token, 0), Fence(fence)))
+    }
+
+    fn expired(token: &str, fence: u64) -> Event {
+        Event::LeaseExpired(lease(proposal(token, 0), Fence(fence)))
+    }
+
+    fn phases() -> Vec<Phase> {
+        let ends = [End::Completed, End::Failed, End::NeedsAttention];
+        let mut phases = vec![Phase::Scheduled, active("a", 7)];
+        phases.extend(ends.map(Phase::Ended));
+        phases
+    }
+
+    fn events() -> Vec<Event> {
+        let mut events = vec![
+            Event::HostAbsent,
+            Event::Barred,
+            Event::Resolved,
+            expired("a", 7),
+            expired("a", 6),
+        ];
+        for token in ["a", "b"] {
+            for fence in [0, 6, 7, 8] {
+                events.push(Event::Proposed(proposal(token, fence)));
+                for end in [End::Completed, End::Failed, End::NeedsAttention] {
+                    let token = token.parse().unwrap();
+                    events.push(Event::Finished {
+                        token,
+                        fence: Fence(fence),
+                        end,
+                    });
+                }
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn every_pair_of_phase_and_event_keeps_the_rules() {
+        for phase in phases() {
+            for attempts in 0..4 {
+                for event in events() {
+                    let life = Life {
+                        phase: phase.clone(),
+                        attempts,
+                    };
+                    let outcome = next(LIMITS, Fence(7), &life, event.clone());
+                    let case = format!("{life:?} {event:?} {outcome:?}");
+                    let Ok((after, effects)) = outcome else { continue };
+                    let ended_before = matches!(phase, Phase::Ended(_));
+                    assert!(
+                        !ended_before || event == Event::Resolved,
+                        "an end is final: {case}"
+                    );
+                    assert!(after.attempts >= attempts, "attempts only grow: {case}");
+                    match &after.phase {
+                        Phase::Active(lease) => {
+                            let raised = effects.contains(&Effect::RaiseFence(lease.fence));
+                            let renewed = matches!(&phase, Phase::Active(held) if held.token == lease.token && held.fence == lease.fence);
+                            assert!(raised ^ renewed, "a new holder has a new fence: {case}");
+                            assert!(!raised || lease.fence > Fence(7), "fences grow: {case}");
+                        }
+                        Phase::Ended(End::NeedsAttention) => {
+                            assert_eq!(effects, [Effect::HoldForAttention], "{case}");
+                        }
+                        Phase::Ended(_) => assert!(
+                            effects == [Effect::Release] || effects == [Effect::EndHold],
+                            "an end frees the resource: {case}"
+                        ),
+                        Phase::Scheduled => assert_eq!(event, expired("a", 7), "{case}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_former_holder_changes_nothing() {
+        let life = Life {
+            phase: active("b", 8),
+            attempts: 2,
+        };
+        for end in [End::Completed, End::Failed, End::NeedsAttention] {
+            for (token, fence) in [("a", 7), ("a", 8), ("b", 7)] {
+                let event = Event::Finished {
+                    token: token.parse().unwrap(),
+                    fence: Fence(fence),
+                    end,
+                };
+                assert!(
+                    next(LIMITS, Fence(8), &life, event).is_err(),
+                    "{token} {fence} ended it"
+                );
+            }
+        }
+        let stolen = next(LIMITS, Fence(8), &life, Event::Proposed(proposal("a", 7)));
+        assert!(matches!(stolen, Err(IllegalTransition::HeldByOther { .. })));
+    }
+
+    #[test]
+    fn the_last_attempt_ends_in_attention_since_something_may_be_left() {
+        let life = Life {
+            phase: active("a", 7),
+            attempts: 3,
+        };
+        let (after, effects) = next(LIMITS, Fence(7), &life, expired("a", 7)).unwrap();
+        assert_eq!(after.phase, Phase::Ended(End::NeedsAttention));
+        assert_eq!(effects, [Effect::HoldForAttention]);
+        let earlier = Life { attempts: 2, ..life };
+        assert_eq!(
+            next(LIMITS, Fence(7), &earlier, expired("a", 7)).unwrap().0.phase,
+            Phase::Scheduled
+        );
+    }
+
+    #[test]
+    fn a_renewal_moves_the_lock_and_keeps_the_fence() {
+        let life = Life {
+            phase: active("a", 7),
+            attempts: 1,
+        };
+        let later = Proposal {
+            now: UnixMillis(50_000),
+            ..proposal("a", 7)
+        };
+        let (after, effects) = next(LIMITS, Fence(7), &life, Event::Proposed(later)).unwrap();
+        let Phase::Active(lease) = after.phase else {
+            panic!("{after:?}")
+        };
+        assert_eq!(
+            (lease.fence, lease.locked_until, effects),
+            (Fence(7), UnixMillis(80_000), vec![])
+        );
+    }
+}

@@ -1,0 +1,217 @@
+//! The fleet in memory: a mirror of what is stored, and what is only known while sessions live.
+//!
+//! Everything that a client sees of the fleet is read here, and every stream follows [`Registry::changes`],
+//! which speaks only after the mirror has taken the change: who hears of an end finds the new state listed.
+//! Invariant: an enrolled hypervisor is always listed. A [`Registry`] exists only loaded, so a short list
+//! cannot be served.
+
+mod live;
+mod mirror;
+mod record;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hostler_common::id::{Epoch, HostName, HypervisorId, OperationId, ResourceName};
+use hostler_common::units::UnixMillis;
+use tokio::sync::broadcast;
+
+pub use self::live::{HostLive, Presence, Reported};
+pub use self::mirror::spawn;
+pub use self::record::{HypervisorRecord, Kind, Observed, PREFIX};
+pub use self::view::HypervisorView;
+use crate::operation::locks::Lock;
+use crate::operation::record::OperationRecord;
+use crate::store::Revision;
+
+/// Changes that a follower may be behind before it has to read everything again. Values are shared.
+const BEHIND_AT_MOST: usize = 2048;
+
+/// Something about the fleet changed, and can be read already.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A hypervisor's record, lock or connection.
+    Hypervisor(HypervisorId),
+    /// An operation, as it is now.
+    Operation(Arc<OperationRecord>),
+    /// A host's session began or ended.
+    Host(HostName),
+    /// Changes were missed: read everything again.
+    Everything,
+}
+
+/// A handle to the fleet in memory.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    fleet: Arc<RwLock<Fleet>>,
+    changes: broadcast::Sender<Change>,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    value: T,
+    modified: Revision,
+}
+
+#[derive(Debug, Default)]
+struct Fleet {
+    hypervisors: BTreeMap<HypervisorId, Held<HypervisorRecord>>,
+    locks: HashMap<ResourceName, Held<Lock>>,
+    /// Those that have not ended.
+    operations: HashMap<OperationId, Held<Arc<OperationRecord>>>,
+    hosts: HashMap<HostName, HostLive>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            fleet: Arc::default(),
+            changes: broadcast::channel(BEHIND_AT_MOST).0,
+        }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Fleet) -> T) -> T {
+        read(&self.fleet.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Fleet) -> T) -> T {
+        write(&mut self.fleet.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&self, change: Change) {
+        // An error means that nobody follows.
+        let _ = self.changes.send(change);
+    }
+
+    /// Every change from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// The host that a hypervisor is enrolled under.
+    pub fn host_of(&self, id: &HypervisorId) -> Option<HostName> {
+        self.read(|fleet| fleet.hypervisors.get(id).map(|held| held.value.host.clone()))
+    }
+
+    /// One hypervisor as clients see it.
+    pub fn hypervisor(&self, id: &HypervisorId) -> Option<HypervisorView> {
+        self.read(|fleet| fleet.hypervisors.get(id).map(|held| view::of(fleet, &held.value)))
+    }
+
+    /// Maps every hypervisor, ordered by id, without copying the fleet.
+    pub fn map_hypervisors<T>(&self, map: impl Fn(&HypervisorView) -> T) -> Vec<T> {
+        self.read(|fleet| {
+            fleet
+                .hypervisors
+                .values()
+                .map(|held| map(&view::of(fleet, &held.value)))
+                .collect()
+        })
+    }
+
+    /// An operation that has not ended.
+    pub fn operation(&self, id: OperationId) -> Option<Arc<OperationRecord>> {
+        self.read(|fleet| fleet.operations.get(&id).map(|held| held.value.clone()))
+    }
+
+    /// Operations that have not ended, newest first.
+    pub fn operations(&self) -> Vec<Arc<OperationRecord>> {
+        let mut all: Vec<_> =
+            self.read(|fleet| fleet.operations.values().map(|held| held.value.clone()).collect());
+        all.sort_by_key(|record: &Arc<OperationRecord>| std::cmp::Reverse(record.id));
+        all
+    }
+
+    /// The operation whose turn it is on each resource.
+    pub fn turns(&self) -> Vec<Arc<OperationRecord>> {
+        self.read(|fleet| {
+            let turns = fleet.locks.values().filter_map(|held| held.value.turn());
+            turns
+                .filter_map(|id| fleet.operations.get(&id).map(|held| held.value.clone()))
+                .collect()
+        })
+    }
+
+    /// The operation whose turn it is on `resource`, and the resource's lock.
+    pub fn turn(&self, resource: &ResourceName) -> Option<(Arc<OperationRecord>, Lock)> {
+        self.read(|fleet| {
+            let lock = &fleet.locks.get(resource)?.value;
+            let operation = fleet.operations.get(&lock.turn()?)?;
+            Some((operation.value.clone(), lock.clone()))
+        })
+    }
+
+    /// A host's session began.
+    pub fn connected(&self, host: &HostName, epoch: Epoch, agent_version: &str) {
+        self.write(|fleet| {
+            fleet
+                .hosts
+                .insert(host.clone(), HostLive::connected(epoch, agent_version));
+        });
+        self.tell(Change::Host(host.clone()));
+        self.tell_hypervisors_of(host);
+    }
+
+    /// A host's session ended. Nothing happens when a newer one has begun.
+    pub fn disconnected(&self, host: &HostName, epoch: Epoch) {
+        let ended = self.write(|fleet| match fleet.hosts.get_mut(host) {
+            Some(live) if live.epoch() == Some(epoch) => {
+                live.disconnect();
+                true
+            }
+            _ => false,
+        });
+        if ended {
+            self.tell(Change::Host(host.clone()));
+            self.tell_hypervisors_of(host);
+        }
+    }
+
+    /// Something came from a host.
+    pub fn heard(&self, host: &HostName) {
+        self.write(|fleet| {
+            if let Some(live) = fleet.hosts.get_mut(host) {
+                live.heard();
+            }
+        });
+    }
+
+    /// A session of `host` has reported these hypervisors, all of them accepted and stored.
+    pub fn reported(&self, host: &HostName, epoch: Epoch, reported: Reported) {
+        let changed = self.write(|fleet| {
+            fleet
+                .hosts
+                .get_mut(host)
+                .is_some_and(|live| live.epoch() == Some(epoch) && live.report(reported))
+        });
+        if changed {
+            self.tell_hypervisors_of(host);
+        }
+    }
+
+    /// Whether `host` has a session.
+    pub fn presence(&self, host: &HostName) -> Presence {
+        self.read(|fleet| {
+            fleet
+                .hosts
+                .get(host)
+                .map_or(Presence::NeverSeen, HostLive::presence)
+        })
+    }
+
+    /// When something last came from `host`.
+    pub fn last_heard(&self, host: &HostName) -> Option<UnixMillis> {
+        self.read(|fleet| fleet.hosts.get(host).map(HostLive::last_heard))
+    }
+
+    fn tell_hypervisors_of(&self, host: &HostName) {
+        let ids: Vec<_> = self.read(|fleet| {
+            let of_host = fleet.hypervisors.values().filter(|held| held.value.host == *host);
+            of_host.map(|held| held.value.id.clone()).collect()
+        });
+        for id in ids {
+            self.tell(Change::Hypervisor(id));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What is stored of a hypervisor, as JSON under `/hypervisors/<id>`.
+//!
+//! Stored data is read by later versions: a field is added with a default, never renamed or removed.
+//! Running domains are not stored: they change with every desktop that starts.
+
+use hostler_common::id::{HostName, HypervisorId};
+use hostler_common::rpc::hostler::agent::v1 as agent;
+use hostler_common::units::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+/// Where hypervisors lie in the store.
+pub const PREFIX: &str = "/hypervisors/";
+
+/// An enrolled hypervisor, as last reported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HypervisorRecord {
+    /// Its id.
+    pub id: HypervisorId,
+    /// The host that it belongs to for good.
+    pub host: HostName,
+    /// Its kind.
+    pub kind: Kind,
+    /// What the agent saw.
+    pub observed: Observed,
+    /// What the agent said of it.
+    pub detail: String,
+    /// What it has.
+    pub inventory: agent::Inventory,
+    /// When it was first reported.
+    pub enrolled_at: UnixMillis,
+    /// When any of this last changed.
+    pub changed_at: UnixMillis,
+}
+
+impl HypervisorRecord {
+    /// Where it lies in the store.
+    pub fn key(id: &HypervisorId) -> String {
+        format!("{PREFIX}{id}")
+    }
+}
+
+/// What a hypervisor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The host itself.
+    Host,
+    /// A domain that the agent builds.
+    Guest,
+}
+
+impl From<Kind> for agent::HypervisorKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Host => Self::Host,
+            Kind::Guest => Self::Guest,
+        }
+    }
+}
+
+/// What an agent saw of a hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed {
+    /// It cannot be told.
+    Unknown,
+    /// In service.
+    InService,
+    /// Out of service.
+    OutOfService,
+}

@@ -1,0 +1,280 @@
+//! An open session, from Welcome to its end. Messages of one agent are handled in their order: a report
+//! that comes before the end of an operation is stored before it.
+
+use std::time::Duration;
+
+use hostler_common::error::Chain;
+use hostler_common::id::{Fence, HostName, OperationId};
+use hostler_common::rpc::hostler::agent::v1::{
+    Finish, FinishAnswer, Heartbeat, HostReport, Outcome, Propose, ProposeAnswer, ReportAnswer,
+    SessionRequest, SessionResponse, session_request, session_response,
+};
+use hostler_common::units::UnixMillis;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio_stream::StreamExt as _;
+use tonic::Streaming;
+
+use super::registry::SessionHandle;
+use super::service::SessionContext;
+use crate::operation::engine::{EngineError, ending};
+use crate::operation::state::{End, Event, IllegalTransition, Proposal};
+use crate::{enroll, registry::Registry};
+
+/// Heartbeats without an answer after which an agent is taken for gone.
+const SILENT_HEARTBEATS: u32 = 3;
+
+/// The longest and shortest lock that an agent may propose, in seconds.
+const LOCK_SECONDS: std::ops::RangeInclusive<u32> = 1..=3600;
+
+pub(super) struct Conversation {
+    context: SessionContext,
+    host: HostName,
+    agent_version: String,
+    handle: SessionHandle,
+    heard: watch::Sender<u64>,
+    /// Refusals that have been logged, so that a repeated report does not fill the log.
+    logged_refusals: Vec<String>,
+}
+
+/// The agent is gone, or not worth listening to.
+struct Over;
+
+impl Conversation {
+    pub(super) fn new(
+        context: SessionContext,
+        host: HostName,
+        agent_version: String,
+        handle: SessionHandle,
+        heard: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            context,
+            host,
+            agent_version,
+            handle,
+            heard,
+            logged_refusals: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, inbound: Streaming<SessionRequest>) {
+        let (host, epoch) = (self.host.clone(), self.handle.epoch);
+        tracing::info!(%host, from = %self.handle.from, version = %self.agent_version, "agent connected");
+        let registry: Registry = self.context.registry.clone();
+        registry.connected(&host, epoch, &self.agent_version);
+        let why = self.talk(inbound).await;
+        self.context.sessions.leave(&host, epoch);
+        registry.disconnected(&host, epoch);
+        tracing::info!(%host, why, "agent disconnected");
+    }
+
+    async fn talk(&mut self, mut inbound: Streaming<SessionRequest>) -> &'static str {
+        let every = self.context.heartbeat;
+        let mut heartbeat = interval_at(Instant::now() + every, every);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence = every * SILENT_HEARTBEATS;
+        let mut gone_at = Instant::now() + silence;
+        let end = self.handle.end.clone();
+        loop {
+            // Cancel-safe: each arm only waits; the message that an arm yields is handled after the select.
+            let message = tokio::select! {
+                () = end.cancelled() => return "replaced by a newer session, or the coordinator ends",
+                () = sleep_until(gone_at) => return "silent for three heartbeats",
+                _ = heartbeat.tick() => {
+                    // A full channel means that the network is stuck; gone_at decides.
+                    let message = Some(session_response::Message::Heartbeat(Heartbeat {}));
+                    let _ = self.handle.outbound.try_send(SessionResponse { message });
+                    continue;
+                }
+                message = inbound.next() => message,
+            };
+            let message = match message {
+                None => return "the agent ended the stream",
+                Some(Err(status)) => {
+                    tracing::debug!(host = %self.host, %status, "stream broke");
+                    return "the stream broke";
+                }
+                Some(Ok(message)) => message,
+            };
+            gone_at = Instant::now() + silence;
+            self.heard.send_modify(|count| *count += 1);
+            self.context.registry.heard(&self.host);
+            if self.handle_message(message).await.is_err() {
+                return "the agent does not take answers";
+            }
+        }
+    }
+
+    async fn handle_message(&mut self, message: SessionRequest) -> Result<(), Over> {
+        use session_request::Message;
+        match message.message {
+            Some(Message::Report(report)) => self.report(report).await,
+            Some(Message::Propose(propose)) => {
+                let answer = self.propose(propose).await;
+                self.send(session_response::Message::ProposeAnswer(answer)).await
+            }
+            Some(Message::Finish(finish)) => match self.finish(finish).await {
+                Some(answer) => self.send(session_response::Message::FinishAnswer(answer)).await,
+                None => Ok(()),
+            },
+            Some(Message::Heartbeat(_)) | None => Ok(()),
+            Some(Message::Hello(_)) => {
+                tracing::warn!(host = %self.host, "a second Hello on one stream");
+                Err(Over)
+            }
+        }
+    }
+
+    async fn report(&mut self, report: HostReport) -> Result<(), Over> {
+        match enroll::accept(&self.context.store, &self.host, report).await {
+            Ok(accepted) => {
+                let reported = accepted.reported.into_iter().collect();
+                self.context
+                    .registry
+                    .reported(&self.host, self.handle.epoch, reported);
+                if accepted.refused.is_empty() {
+                    return Ok(());
+                }
+                for refusal in &accepted.refused {
+                    if !self.logged_refusals.contains(&refusal.id) {
+                        tracing::warn!(host = %self.host, hypervisor = refusal.id, reason = refusal.reason, "refused");
+                        self.logged_refusals.push(refusal.id.clone());
+                    }
+                }
+                let answer = ReportAnswer {
+                    refused: accepted.refused,
+                };
+                self.send(session_response::Message::ReportAnswer(answer)).await
+            }
+            Err(error) => {
+                // The agent connects again and reports again; until then the host is listed as UNKNOWN.
+                tracing::error!(host = %self.host, error = %Chain(&error), "a report could not be stored");
+                Err(Over)
+            }
+        }
+    }
+
+    async fn propose(&self, propose: Propose) -> ProposeAnswer {
+        let request_id = propose.request_id;
+        let refused = |reason: String| ProposeAnswer {
+            request_id,
+            accepted: false,
+            fence: 0,
+            reason,
+        };
+        let Some(proposal) = propose.proposal else {
+            return refused("the proposal is missing".into());
+        };
+        let id: OperationId = match propose.operation_id.parse() {
+            Ok(id) => id,
+            Err(error) => return refused(format!("{error}")),
+        };
+        if proposal.proposing_peer_token != self.handle.token.as_str() {
+            return refused("the token is not that of this session's process".into());
+        }
+        let lock_for_seconds = proposal
+            .lock_for_seconds
+            .clamp(*LOCK_SECONDS.start(), *LOCK_SECONDS.end());
+        let wish = Proposal {
+            token: self.handle.token.clone(),
+            fence: Fence(propose.fence),
+            lock_for_seconds,
+            is_disabled_cancel: proposal.is_disabled_cancel,
+            now: UnixMillis::now(),
+        };
+        match self
+            .context
+            .engine
+            .propose(id, &self.host, wish, &proposal.log_message)
+            .await
+        {
+            Ok(lease) => ProposeAnswer {
+                request_id,
+                accepted: true,
+                fence: lease.fence.0,
+                reason: String::new(),
+            },
+            Err(error) => {
+                self.log_refused("proposal", id, &error);
+                refused(Chain(&error).to_string())
+            }
+        }
+    }
+
+    /// None when the agent should say it again later.
+    async fn finish(&self, finish: Finish) -> Option<FinishAnswer> {
+        let operation_id = finish.operation_id.clone();
+        let refused = |reason: String| FinishAnswer {
+            operation_id: operation_id.clone(),
+            accepted: false,
+            reason,
+        };
+        let id: OperationId = match finish.operation_id.parse() {
+            Ok(id) => id,
+            Err(error) => return Some(refused(format!("{error}"))),
+        };
+        let end = match finish.outcome() {
+            Outcome::Done => End::Completed,
+            Outcome::Failed => End::Failed,
+            Outcome::NeedsAttention => End::NeedsAttention,
+            Outcome::Unspecified => return Some(refused("the outcome is not set".into())),
+        };
+        let token = match finish.process_token.parse() {
+            Ok(token) => token,
+            Err(error) => return Some(refused(format!("{error}"))),
+        };
+        let said = if finish.message.is_empty() {
+            "ended without a word".to_owned()
+        } else {
+            finish.message
+        };
+        let event = Event::Finished {
+            token,
+            fence: Fence(finish.fence),
+            end,
+        };
+        let applied = self
+            .context
+            .engine
+            .apply(id, Some(&self.host), event, |record| ending(record, &said))
+            .await;
+        match applied {
+            Ok(record) => {
+                tracing::info!(operation = %id, hypervisor = %record.resource, ?end, message = said, "operation ended");
+                Some(FinishAnswer {
+                    operation_id,
+                    accepted: true,
+                    reason: String::new(),
+                })
+            }
+            // Not held now, but it may be taken again: the agent proposes at the next offer, then repeats it.
+            Err(
+                EngineError::Illegal {
+                    source: IllegalTransition::NotHeld,
+                    ..
+                }
+                | EngineError::Store(_),
+            ) => None,
+            Err(error) => {
+                self.log_refused("end", id, &error);
+                Some(refused(Chain(&error).to_string()))
+            }
+        }
+    }
+
+    fn log_refused(&self, what: &str, id: OperationId, error: &EngineError) {
+        tracing::warn!(host = %self.host, operation = %id, error = %Chain(error), "{what} refused");
+    }
+
+    async fn send(&self, message: session_response::Message) -> Result<(), Over> {
+        let patience: Duration = self.context.heartbeat * SILENT_HEARTBEATS;
+        let sending = self.handle.outbound.send(SessionResponse {
+            message: Some(message),
+        });
+        match tokio::time::timeout(patience, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
+    }
+}

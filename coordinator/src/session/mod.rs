@@ -1,0 +1,5 @@
+//! Agents' live streams: who is connected, and what goes to and fro.
+
+mod conversation;
+pub mod registry;
+pub mod service;

@@ -1,0 +1,214 @@
+//! The rpc that agents call: checks who opens a session, then hands it to its conversation.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use hostler_common::id::{HostName, OperationId, ProcessToken};
+use hostler_common::rpc::hostler::agent::v1::agent_service_server::AgentService;
+use hostler_common::rpc::hostler::agent::v1::{
+    Hello, Refused, SessionRequest, SessionResponse, Welcome, session_request, session_response,
+};
+use hostler_common::units::UnixMillis;
+use hostler_pki::identity::Subject;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::conversation::Conversation;
+use super::registry::{Newcomer, Sessions};
+use crate::api::listener::Peer;
+use crate::operation::engine::{Engine, EngineError};
+use crate::registry::Registry;
+use crate::store::Store;
+
+/// The protocol of this version (`Hello.protocol`).
+pub const PROTOCOL: u32 = 1;
+
+/// How long an agent may take for its Hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages to one agent that wait for the network: an offer and an answer for each of its 32 operations
+/// at once, and heartbeats.
+const OUTBOUND_BOUND: usize = 128;
+
+/// What a session needs of the coordinator.
+#[derive(Debug, Clone)]
+pub struct SessionContext {
+    /// Decides about proposals and ends.
+    pub engine: Engine,
+    /// Where reports are stored.
+    pub store: Store,
+    /// Where liveness is told.
+    pub registry: Registry,
+    /// Every live session.
+    pub sessions: Sessions,
+    /// How often an agent is asked for a sign of life.
+    pub heartbeat: Duration,
+    /// The lock that agents propose.
+    pub lease: Duration,
+    /// Ends every session.
+    pub shutdown: CancellationToken,
+    /// Waited for at the end of the process.
+    pub tasks: TaskTracker,
+}
+
+/// Serves [`AgentService`].
+#[derive(Debug, Clone)]
+pub struct SessionService {
+    context: SessionContext,
+}
+
+impl SessionService {
+    /// Serves sessions with `context`.
+    pub fn new(context: SessionContext) -> Self {
+        Self { context }
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AgentService for SessionService {
+    type SessionStream = Responses;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let peer = Peer::of(&request)?.clone();
+        let Subject::Agent { host } = peer.identity.subject.clone() else {
+            // The role table has refused others already.
+            return Err(Status::permission_denied("only agents open sessions"));
+        };
+        let (outbound, responses) = mpsc::channel(OUTBOUND_BOUND);
+        let opening = Opening {
+            context: self.context.clone(),
+            host,
+            from: peer.address.to_string(),
+        };
+        self.context
+            .tasks
+            .spawn(opening.serve(request.into_inner(), outbound));
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses).map(Ok))))
+    }
+}
+
+/// A stream that has not said Hello.
+struct Opening {
+    context: SessionContext,
+    host: HostName,
+    from: String,
+}
+
+impl Opening {
+    async fn serve(self, mut inbound: Streaming<SessionRequest>, outbound: mpsc::Sender<SessionResponse>) {
+        let shutdown = self.context.shutdown.clone();
+        // Cancel-safe: at shutdown nothing of an unopened session is kept.
+        let hello = tokio::select! {
+            () = shutdown.cancelled() => return,
+            hello = tokio::time::timeout(HELLO_PATIENCE, inbound.next()) => hello,
+        };
+        let hello = match hello {
+            Ok(Some(Ok(SessionRequest {
+                message: Some(session_request::Message::Hello(hello)),
+            }))) => hello,
+            Ok(None | Some(Err(_))) => return,
+            Ok(Some(Ok(_))) => {
+                return self
+                    .refuse(&outbound, "the first message must be Hello".into())
+                    .await;
+            }
+            Err(_late) => {
+                let sentence = format!("no Hello within {} s", HELLO_PATIENCE.as_secs());
+                return self.refuse(&outbound, sentence).await;
+            }
+        };
+        let token = match self.check(&hello) {
+            Ok(token) => token,
+            Err(reason) => return self.refuse(&outbound, reason).await,
+        };
+        let ended = match self.ended(&hello.journaled_operation_ids).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                let reason = hostler_common::error::Chain(&error).to_string();
+                return self.refuse(&outbound, reason).await;
+            }
+        };
+        let (heard, heard_watch) = watch::channel(0);
+        let end = shutdown.child_token();
+        let newcomer = Newcomer {
+            token,
+            from: self.from.clone(),
+            outbound: outbound.clone(),
+            heard: heard_watch,
+            end,
+        };
+        let handle = match self.context.sessions.enter(&self.host, newcomer).await {
+            Ok(handle) => handle,
+            Err(reason) => return self.refuse(&outbound, reason).await,
+        };
+        let welcome = Welcome {
+            epoch: handle.epoch.0,
+            heartbeat_interval_ms: millis(self.context.heartbeat),
+            lease_seconds: u32::try_from(self.context.lease.as_secs()).unwrap_or(u32::MAX),
+            ended_operation_ids: ended,
+            now_unix_ms: UnixMillis::now().0,
+        };
+        let message = Some(session_response::Message::Welcome(welcome));
+        // An error means that the agent has hung up; the conversation finds that out at once.
+        let _ = outbound.send(SessionResponse { message }).await;
+        drop(outbound);
+        Conversation::new(self.context, self.host, hello.agent_version, handle, heard)
+            .run(inbound)
+            .await;
+    }
+
+    fn check(&self, hello: &Hello) -> Result<ProcessToken, String> {
+        if hello.protocol != PROTOCOL {
+            return Err(format!(
+                "the agent speaks protocol {}, this coordinator {} speaks {PROTOCOL}: install the same version on both",
+                hello.protocol,
+                hostler_common::VERSION
+            ));
+        }
+        if hello.host != self.host.as_str() {
+            return Err(format!(
+                "the agent says it is host {:?}, its certificate says {:?}: an agent speaks for the host of its certificate",
+                hello.host.chars().take(128).collect::<String>(),
+                self.host.as_str()
+            ));
+        }
+        hello.process_token.parse().map_err(|error| format!("{error}"))
+    }
+
+    /// Which of the agent's journaled operations are over for the coordinator.
+    async fn ended(&self, journaled: &[String]) -> Result<Vec<String>, EngineError> {
+        let mut ended = Vec::new();
+        for text in journaled {
+            let Ok(id) = text.parse::<OperationId>() else {
+                ended.push(text.clone());
+                continue;
+            };
+            match self.context.engine.get(id).await {
+                Ok(record) if record.end().is_none() => {}
+                Ok(_) | Err(EngineError::NoSuchOperation { .. }) => ended.push(text.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn refuse(&self, outbound: &mpsc::Sender<SessionResponse>, reason: String) {
+        tracing::warn!(host = %self.host, from = %self.from, reason, "session refused");
+        let message = Some(session_response::Message::Refused(Refused { reason }));
+        // An error means that the agent has hung up.
+        let _ = outbound.send(SessionResponse { message }).await;
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,178 @@
+//! Keys, values, revisions and watches, after the model of etcd. Nothing here knows what a value means.
+//!
+//! Invariant: an answer to [`Store::commit`] is given only after the transaction is durable, and events
+//! are published after that, in the order of their revisions.
+
+mod sqlite;
+mod watch;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use self::sqlite::Store;
+pub use self::watch::{Lagged, Watch};
+
+/// Counts commits. Every key remembers the revision that wrote it last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+/// A key with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// As `/hypervisors/hv1`.
+    pub key: String,
+    /// Opaque here.
+    pub value: Vec<u8>,
+    /// The revision that wrote it last.
+    pub modified: Revision,
+}
+
+/// What must still be true when a transaction commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// The key.
+    pub key: String,
+    /// The revision that wrote it last; zero when the key must be absent.
+    pub modified: Revision,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Sets a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// Removes a key; nothing happens when it is absent.
+    Delete {
+        /// The key.
+        key: String,
+    },
+}
+
+impl Write {
+    /// The key that it changes.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// All of it happens, or none.
+#[derive(Debug, Default, Clone)]
+pub struct Transaction {
+    /// When one of them does not hold, nothing happens.
+    pub compares: Vec<Compare>,
+    /// Applied in order.
+    pub writes: Vec<Write>,
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is durable, at this revision.
+    At(Revision),
+    /// A compare did not hold. Read again and decide again.
+    Conflict,
+}
+
+/// One change that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The key that changed.
+    pub key: String,
+    /// Its value now; None when it was removed.
+    pub value: Option<Vec<u8>>,
+    /// The revision of the change.
+    pub revision: Revision,
+}
+
+/// A part of the keys under a prefix.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// What every key begins with.
+    pub prefix: String,
+    /// Only keys beyond this one, in the direction of the listing.
+    pub beyond: Option<String>,
+    /// At most this many.
+    pub at_most: usize,
+    /// The order of the keys.
+    pub order: Order,
+}
+
+/// The order of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Smallest key first.
+    Ascending,
+    /// Largest key first.
+    Descending,
+}
+
+/// Why the store did not do it. Whatever failed did not happen.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("the store {} is in use by another coordinator; stop it first", path.display())]
+    InUse {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// It was written by a later version.
+    #[error(
+        "the store {} has format {found}; this version reads formats up to {known}: install the newer version again",
+        path.display()
+    )]
+    TooNew {
+        /// The store's file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that this version knows.
+        known: i64,
+    },
+    /// It is damaged.
+    #[error("the store {} is damaged ({problem}); restore it from a backup", path.display())]
+    Damaged {
+        /// The store's file.
+        path: PathBuf,
+        /// What SQLite's check says.
+        problem: String,
+    },
+    /// SQLite failed, as on a full disk.
+    #[error("the store {} cannot {action}", path.display())]
+    Sqlite {
+        /// The store's file.
+        path: PathBuf,
+        /// What was tried, as "commit".
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another transaction of the same group failed so, and all of the group with it.
+    #[error("the store {} cannot commit: {problem}", path.display())]
+    Group {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The process is ending.
+    #[error("the store is closed: the coordinator is ending")]
+    Closed,
+}

@@ -1,0 +1,158 @@
+//! Builds every part once, runs them, and ends them within a bounded time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hostler_pki::Credentials;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::fleet::Fleet;
+use crate::api::listener;
+use crate::api::operations::Operations;
+use crate::api::serve::{self, Services};
+use crate::config::Config;
+use crate::operation::engine::Engine;
+use crate::operation::retention::{self, Retention};
+use crate::operation::state::Limits;
+use crate::session::registry::Sessions;
+use crate::session::service::{SessionContext, SessionService};
+use crate::store::Store;
+use crate::{dispatch, liveness, registry};
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    serving: JoinSet<anyhow::Result<()>>,
+    background: JoinSet<()>,
+    connections: TaskTracker,
+    drain: Duration,
+    shutdown: CancellationToken,
+}
+
+/// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
+///
+/// # Errors
+/// When a certificate, the store or the address cannot be used.
+pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let credentials = Credentials::load(&config.tls)?;
+    anyhow::ensure!(
+        matches!(
+            credentials.identity().subject,
+            hostler_pki::Subject::Coordinator { .. }
+        ),
+        "{} names {}; a coordinator needs a certificate from `hostler-pki issue coordinator`",
+        config.tls.certificate.display(),
+        credentials.identity()
+    );
+    let tls = hostler_pki::server_config(&credentials)?;
+    let store = Store::open(&config.data_dir)?;
+    let operations = &config.operations;
+    let engine = Engine::new(
+        store.clone(),
+        Limits {
+            max_attempts: operations.max_attempts,
+        },
+    );
+    let mut background = JoinSet::new();
+    let registry = registry::spawn(store.clone(), &mut background).await?;
+    let sessions = Sessions::default();
+    dispatch::spawn(registry.clone(), sessions.clone(), &mut background);
+    let patience = liveness::Patience {
+        unbegun: operations.host_patience,
+        begun: operations.resume_patience,
+    };
+    liveness::spawn(registry.clone(), engine.clone(), patience, &mut background);
+    let retention = Retention {
+        count: operations.keep_count,
+        age: operations.keep_age,
+    };
+    retention::spawn(store.clone(), retention, &mut background);
+
+    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}: is another coordinator running there?",
+            config.listen
+        )
+    })?;
+    let address = tcp.local_addr()?;
+    let connections = TaskTracker::new();
+    let accepted = listener::spawn(tcp, tls, &connections, shutdown.clone());
+    let services = Services {
+        operations: Operations {
+            engine: engine.clone(),
+            registry: registry.clone(),
+            shutdown: shutdown.clone(),
+        },
+        fleet: Fleet {
+            engine: engine.clone(),
+            registry: registry.clone(),
+            store: store.clone(),
+            shutdown: shutdown.clone(),
+        },
+        sessions: SessionService::new(SessionContext {
+            engine,
+            store,
+            registry: registry.clone(),
+            sessions,
+            heartbeat: config.sessions.heartbeat,
+            lease: operations.lease,
+            shutdown: shutdown.clone(),
+            tasks: connections.clone(),
+        }),
+    };
+    let mut serving = JoinSet::new();
+    serving.spawn(serve::run(services, accepted, shutdown.clone()));
+    let hypervisors = registry.map_hypervisors(|_| ()).len();
+    tracing::info!(%address, hypervisors, unended_operations = registry.operations().len(), "serving");
+    Ok(Running {
+        address,
+        serving,
+        background,
+        connections,
+        drain: config.drain_timeout,
+        shutdown,
+    })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Until the shutdown token is cancelled and all has ended, at most the drain time after it.
+    ///
+    /// # Errors
+    /// When a part died: then the process should end and be started again.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let died = tokio::select! {
+            // Cancel-safe: joining loses nothing that is needed after a death.
+            () = self.shutdown.cancelled() => None,
+            served = self.serving.join_next() => Some(match served {
+                Some(Ok(Err(error))) => error.context("the server ended"),
+                _ => anyhow::anyhow!("the server ended"),
+            }),
+            _ = self.background.join_next() => Some(anyhow::anyhow!("a background task ended; its log line is above")),
+        };
+        self.shutdown.cancel();
+        self.connections.close();
+        let ended = async {
+            while self.serving.join_next().await.is_some() {}
+            self.connections.wait().await;
+        };
+        if tokio::time::timeout(self.drain, ended).await.is_err() {
+            tracing::warn!(after = ?self.drain, "some calls did not end in time and are cut");
+        }
+        self.serving.shutdown().await;
+        self.background.shutdown().await;
+        match died {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
