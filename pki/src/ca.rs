@@ -167,7 +167,9 @@ impl Authority {
             source,
         };
         let mut params = params(lifetime)?;
-        params.distinguished_name = common_name(&format!("Hostler CA {trust_domain}"));
+        // A CA that is made anew gets another name: with one name for two keys a peer would find a bad signature
+        // where it should find an unknown CA, and a bundle of the old and the new CA would be searched in vain.
+        params.distinguished_name = common_name(&format!("Hostler CA {} {trust_domain}", short_id()?));
         params.subject_alt_names = vec![SanType::URI(trust_domain.uri().try_into().map_err(failed)?)];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -325,6 +327,15 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
         .map_err(|_| AuthorityError::Random)?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// 32 random bits, hexadecimal.
+fn short_id() -> Result<String, AuthorityError> {
+    let mut bytes = [0u8; 4];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| AuthorityError::Random)?;
+    Ok(format!("{:08x}", u32::from_be_bytes(bytes)))
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -29,7 +29,7 @@ pub struct CertificateFacts {
     pub is_ca: bool,
     /// Its subject, as `CN=ada`.
     pub subject: String,
-    /// Who signed it, as `CN=Hostler CA example.org`.
+    /// Who signed it, as `CN=Hostler CA 3f9a12c0 example.org`.
     pub issuer: String,
     /// Hexadecimal, with colons.
     pub serial: String,

@@ -59,7 +59,7 @@ pub struct Written {
 #[derive(Debug, Error)]
 pub enum WriteError {
     /// Something is there.
-    #[error("{} exists and is not overwritten; use another name or directory, or force it", path.display())]
+    #[error("{} exists and is not overwritten; use another name or directory", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

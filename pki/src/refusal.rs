@@ -28,9 +28,7 @@ pub fn about_certificate(alert: AlertDescription) -> Option<&'static str> {
              agent or a client; look at it with hostler-pki show"
         }
         AlertDescription::BadCertificate => "it is malformed; look at it with hostler-pki show",
-        AlertDescription::DecryptError => {
-            "its signature does not verify; the CA may have been made anew under the same name"
-        }
+        AlertDescription::DecryptError => "its signature does not verify; look at it with hostler-pki verify",
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use hostler_common::id::HostName;
 use hostler_pki::ca::{Authority, IssueOptions};
-use hostler_pki::issued::Existing;
+use hostler_pki::issued::{Existing, WriteError};
 use hostler_pki::{Identity, Role, Subject};
 
 use super::{Outcome, days, output};
@@ -100,7 +100,10 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
         .as_deref()
         .unwrap_or_else(|| identity.subject.name().as_str());
     let issued = authority.issue(&identity, &options)?;
-    let written = issued.write(dir, stem, existing)?;
+    let written = issued.write(dir, stem, existing).map_err(|error| match error {
+        WriteError::Exists { .. } => anyhow::anyhow!("{error}, or replace it with --force"),
+        other => other.into(),
+    })?;
     output::line(&format!(
         "issued {identity}, valid until {}\n  {}\n  {}",
         issued.not_after,
