@@ -13,6 +13,7 @@ GUEST_NETWORK=hostler-demo
 HOST_POOL=hostler-demo-host
 HOST_NETWORK=hostler-demo-host
 # All that the demo puts into DEMO; `down` removes exactly these.
+# shellcheck disable=SC2034 # demo.sh uses it
 DEMO_MAKES=(pki coordinator coordinator.toml agent agent.toml activation.sh host-in-service libvirt logs run port bin)
 
 owns_libvirt_dir() {

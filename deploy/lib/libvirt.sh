@@ -33,9 +33,7 @@ libvirt_ensure() {
     fi
     process_start "$records" libvirtd "$logs/libvirtd.log" tini -s -- "$(command -v libvirtd || echo /usr/sbin/libvirtd)"
   fi
-  REPORT_LOG="$logs/libvirtd.log"
   wait_for 60 libvirt_answers || fail "libvirtd does not answer on $LIBVIRT_URI; see $logs/libvirtd.log"
-  REPORT_LOG=""
 }
 
 # Without udev nobody gives /dev/kvm to the group kvm. libvirt then finds at every single start of a domain that its

@@ -69,8 +69,8 @@ stage_rust() {
     cargo nextest run --workspace "${FEATURES[@]}" --no-fail-fast --status-level fail --final-status-level fail ${filter:+"$filter"} 2>&1 </dev/null | tee "$log" || code=$?
     # "Summary [12.3s] 10 tests run: 7 passed, 2 failed, 1 timed out, 0 skipped"
     summary="$(grep -E '^ *Summary ' "$log" | tail -n 1 || true)"
-    good="$(grep -oE '[0-9]+ passed' <<<"$summary" | cut -d' ' -f1 | add_up)"
-    bad="$(grep -oE '[0-9]+ (failed|timed out)' <<<"$summary" | cut -d' ' -f1 | add_up)"
+    good="$(counted 'passed' <<<"$summary" | add_up)"
+    bad="$(counted 'failed|timed out' <<<"$summary" | add_up)"
   else
     say "Rust tests: cargo test --workspace ${FEATURES[*]} $filter (cargo-nextest is not installed)"
     cargo test --workspace "${FEATURES[@]}" --no-fail-fast ${filter:+"$filter"} 2>&1 </dev/null | tee "$log" || code=$?
@@ -80,6 +80,11 @@ stage_rust() {
   # Nothing failed and yet an error: it did not compile, or no test has such a name.
   if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
   count "$good" "$bad" "Rust tests"
+}
+
+# The numbers before any of the WORDS (words|words), one a line.
+counted() {
+  { grep -oE "[0-9]+ ($1)" || true; } | cut -d' ' -f1
 }
 
 # Adds up the numbers of its input, one a line; nothing is 0.
@@ -128,8 +133,11 @@ stage_demo() {
   proxy_port="$(free_port $((DEMO_TEST_PORT + 1)))"
 
   say "demo: a fleet on port $DEMO_TEST_PORT"
+  check "a port that is taken is named, and by whom" demo_port_taken || true
   check "the demo comes up" demo up || return 0
   check "a second up is harmless" demo up || true
+  demo_refusals
+  check "up starts a coordinator again that was killed" demo_repairs || true
   check "the tour finds everything as it should be" demo tour || true
 
   say "demo: a Python client at the coordinator"
@@ -147,6 +155,54 @@ stage_demo() {
   say "demo: down"
   check "the demo goes down" demo down || true
   check "and leaves nothing behind" demo_left_nothing || true
+}
+
+# says SENTENCE-PART COMMAND...: the command fails, and what it says holds the part.
+says() {
+  local part=$1 words
+  shift
+  if words="$("$@" 2>&1)"; then
+    printf 'ended well, but should have failed:\n%s\n' "$words"
+    return 1
+  fi
+  printf '%s\n' "$words"
+  grep -qF -- "$part" <<<"$words"
+}
+
+# What demo.sh refuses, beside a fleet that is up.
+demo_refusals() {
+  local elsewhere
+  elsewhere="$(dirname "$DEMO_TEST_DIR")/other"
+  check "an unknown verb is refused" says "unknown verb 'sideways'" deploy/demo.sh sideways || true
+  check "a port that is no port is refused" says "must be a port number" env HOSTLER_DEMO_PORT=http deploy/demo.sh up || true
+  check "a second demo on one machine is refused" says "another demo is up on this machine" \
+    env HOSTLER_DEMO_DIR="$elsewhere" HOSTLER_DEMO_PORT="$DEMO_TEST_PORT" deploy/demo.sh up || true
+  check "another port for the demo that is up is refused" says "is up already, on port $DEMO_TEST_PORT" \
+    env HOSTLER_DEMO_DIR="$DEMO_TEST_DIR" HOSTLER_DEMO_PORT=1 deploy/demo.sh up || true
+  check "down without a demo does nothing" env HOSTLER_DEMO_DIR="$elsewhere" deploy/demo.sh down || true
+}
+
+# A coordinator that died is started again by `up`, and the fleet is what it was.
+demo_repairs() {
+  local pid
+  pid="$(process_pid "$DEMO_TEST_DIR/run" coordinator)" || return 1
+  kill -KILL "$pid"
+  wait_for 10 process_gone "$DEMO_TEST_DIR/run" coordinator || return 1
+  demo up
+}
+
+# Somebody else's listener on the port.
+demo_port_taken() {
+  local port code=0
+  port="$(free_port $((DEMO_TEST_PORT + 100)))"
+  process_start "$RECORDS" listener "$LOGS/listener.log" /usr/bin/python3 -m http.server --bind 127.0.0.1 "$port"
+  if wait_for 20 port_listens "$port"; then
+    says "port $port is taken by python3" env HOSTLER_DEMO_DIR="$DEMO_TEST_DIR" HOSTLER_DEMO_PORT="$port" deploy/demo.sh up || code=1
+  else
+    code=1
+  fi
+  process_stop "$RECORDS" listener 10
+  return "$code"
 }
 
 port_listens() {
