@@ -1,0 +1,86 @@
+//! One call of a step, tried again where its error allows it.
+//!
+//! It never tries again what is lost: a call that outlived its deadline still runs.
+
+use std::time::Duration;
+
+use hostler_common::error::Retry;
+use hostler_common::retry::Waits;
+use tokio_util::sync::CancellationToken;
+
+use super::step::StepError;
+use crate::blocking::{Blocking, BlockingFault};
+
+/// How often a call that certainly did nothing is made.
+const LATER_TRIES: u32 = 3;
+/// How often a call that may have done something is made: steps are idempotent, so once more shows.
+const READ_BACK_TRIES: u32 = 2;
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What became of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tried<T> {
+    /// It succeeded.
+    Good(T),
+    /// It failed, and trying again is no use. One line.
+    Failed(String),
+    /// It did not return in time. One line.
+    Lost(String),
+    /// The operation is to stop here.
+    Halted,
+}
+
+/// One call of a step: what it is and how long it may take.
+pub struct Call<'a> {
+    /// For people, as in the plan.
+    pub what: &'a str,
+    /// For one try.
+    pub deadline: Duration,
+}
+
+impl Call<'_> {
+    /// Makes the call up to three times. `say` hears about every further try.
+    pub async fn make<T, F>(
+        &self,
+        blocking: &Blocking,
+        halt: &CancellationToken,
+        say: impl Fn(String),
+        call: F,
+    ) -> Tried<T>
+    where
+        T: Send + 'static,
+        F: Fn() -> Result<T, StepError> + Clone + Send + 'static,
+    {
+        let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (cause, retry) = match blocking.run(self.what, self.deadline, call.clone()).await {
+                Ok(Ok(value)) => return Tried::Good(value),
+                Ok(Err(error)) => (error.to_string(), error.retry()),
+                Err(fault @ BlockingFault::TimedOut { .. }) => return Tried::Lost(fault.to_string()),
+                Err(fault @ BlockingFault::Panicked { .. }) => return Tried::Failed(fault.to_string()),
+                Err(fault @ BlockingFault::Full { .. }) => (fault.to_string(), Retry::Later),
+            };
+            let at_most = match retry {
+                Retry::Never => 1,
+                Retry::Later => LATER_TRIES,
+                Retry::ReadBack => READ_BACK_TRIES,
+            };
+            if tries >= at_most {
+                return Tried::Failed(cause);
+            }
+            say(format!(
+                "{}: {cause}; try {} of {at_most} follows",
+                self.what,
+                tries + 1
+            ));
+            // Cancel-safe: both arms only wait.
+            tokio::select! {
+                () = halt.cancelled() => return Tried::Halted,
+                () = tokio::time::sleep(waits.next_wait()) => {}
+            }
+        }
+    }
+}

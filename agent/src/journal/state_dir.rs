@@ -1,0 +1,214 @@
+//! The agent's directory: `journal/<operation>.log`, `fences.json`, and the lock that keeps it to one agent.
+//!
+//! Two agents on one directory would run one operation twice, so the lock is held from the start to the end of
+//! the process, and the kernel gives it back whatever the end is.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use hostler_common::id::OperationId;
+use thiserror::Error;
+
+use super::fences::{Fences, FencesError};
+use super::log::{OperationLog, WriteError};
+use super::read::{self, ReadError, sync_parent};
+use super::record::Record;
+
+/// Why the directory cannot be used.
+#[derive(Debug, Error)]
+pub enum StateDirError {
+    /// It cannot be made, listed or opened.
+    #[error("cannot use the state directory {}", path.display())]
+    Io {
+        /// The directory, or what in it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent has it.
+    #[error(
+        "another agent uses the state directory {}; stop it, or give this one a state_dir of its own",
+        path.display()
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The fences cannot be gone by.
+    #[error("the state directory {} cannot be gone by", path.display())]
+    Fences {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FencesError,
+    },
+}
+
+/// A journal that an earlier process left.
+#[derive(Debug)]
+pub struct Found {
+    /// Whose.
+    pub operation: OperationId,
+    /// What it says. Never empty when it could be read.
+    pub content: Result<Vec<Record>, ReadError>,
+}
+
+/// Why a journal is put aside instead of removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// The coordinator holds the operation for ended, this host does not.
+    Abandoned,
+    /// It cannot be read.
+    Damaged,
+}
+
+/// The agent's directory, locked for this process.
+#[derive(Debug)]
+pub struct StateDir {
+    journals: PathBuf,
+    fences: Fences,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700) where there is none, and locks it.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be used.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        let io = |at: &Path| {
+            let path = at.to_owned();
+            move |source| StateDirError::Io { path, source }
+        };
+        let journals = path.join("journal");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&journals)
+            .map_err(io(&journals))?;
+        sync_parent(&journals).map_err(io(path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateDirError::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(StateDirError::Io {
+                    path: lock_path,
+                    source,
+                });
+            }
+        }
+        let fences = Fences::open(path.join("fences.json")).map_err(|source| StateDirError::Fences {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            journals,
+            fences,
+            _lock: lock,
+        })
+    }
+
+    /// The newest fence of each resource.
+    pub fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
+    /// Every journal, oldest first. A journal in which nothing was begun is removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn found(&self) -> Result<Vec<Found>, StateDirError> {
+        let io = |source| StateDirError::Io {
+            path: self.journals.clone(),
+            source,
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.journals).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let Some(operation) = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".log"))
+                .and_then(|id| id.parse::<OperationId>().ok())
+            else {
+                continue;
+            };
+            let content = read::read(&self.path(operation));
+            if content.as_ref().is_ok_and(Vec::is_empty) {
+                self.remove(operation).map_err(io)?;
+                continue;
+            }
+            found.push(Found { operation, content });
+        }
+        found.sort_by_key(|found| found.operation);
+        Ok(found)
+    }
+
+    /// What the journal of `operation` says; nothing when there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be gone by.
+    pub fn records(&self, operation: OperationId) -> Result<Vec<Record>, ReadError> {
+        match read::read(&self.path(operation)) {
+            Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Opens the journal of `operation` to write on, making it where there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn log(&self, operation: OperationId) -> Result<OperationLog, WriteError> {
+        OperationLog::open(&self.path(operation))
+    }
+
+    /// Removes the journal of `operation`, if there is one.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, operation: OperationId) -> io::Result<()> {
+        let path = self.path(operation);
+        absent_is_fine(fs::remove_file(&path))?;
+        sync_parent(&path)
+    }
+
+    /// Keeps the journal of `operation` for a person, under a name that is not read again.
+    ///
+    /// # Errors
+    /// When it is there and cannot be renamed.
+    pub fn set_aside(&self, operation: OperationId, why: Aside) -> io::Result<()> {
+        let path = self.path(operation);
+        let suffix = match why {
+            Aside::Abandoned => "log.abandoned",
+            Aside::Damaged => "log.damaged",
+        };
+        absent_is_fine(fs::rename(&path, path.with_extension(suffix)))?;
+        sync_parent(&path)
+    }
+
+    fn path(&self, operation: OperationId) -> PathBuf {
+        self.journals.join(format!("{operation}.log"))
+    }
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

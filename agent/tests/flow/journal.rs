@@ -1,0 +1,229 @@
+//! The journal: what was written is read back, a torn tail is cut, damage is told, the directory has one owner.
+
+use std::fs;
+use std::path::PathBuf;
+
+use hostler_agent::executor::state::Outcome;
+use hostler_agent::executor::step::Before;
+use hostler_agent::journal::read::{ReadError, read};
+use hostler_agent::journal::record::{Entry, StoredRequest, VERSION};
+use hostler_agent::journal::state_dir::{Aside, StateDir, StateDirError};
+use hostler_common::id::{Fence, OperationId, ProcessToken, ResourceName};
+use hostler_common::operation::OperationKind;
+use tempfile::TempDir;
+
+fn entries(operation: OperationId) -> Vec<Entry> {
+    let resource: ResourceName = "hv-1".parse().unwrap();
+    let request = OperationKind::CreateHypervisor.request(&(&resource).into());
+    let token = ProcessToken::generate();
+    let step = || "define domain hv-1".to_owned();
+    vec![
+        Entry::Begun {
+            version: VERSION,
+            operation,
+            resource,
+            fence: Fence(3),
+            token: token.clone(),
+            request: StoredRequest::from(&request),
+            attempt: 1,
+        },
+        Entry::StepStarted {
+            step: step(),
+            before: Before::Absent,
+        },
+        Entry::Took {
+            fence: Fence(4),
+            token,
+        },
+        Entry::StepFailed {
+            step: step(),
+            cause: "a line\nwith a \u{1F980} and \"quotes\"".into(),
+        },
+        Entry::UndoStarted { step: step() },
+        Entry::UndoDone { step: step() },
+        Entry::Ended {
+            outcome: Outcome::Failed,
+            message: "no".into(),
+        },
+    ]
+}
+
+fn written(dir: &TempDir) -> (StateDir, OperationId, PathBuf) {
+    let state_dir = StateDir::open(dir.path()).unwrap();
+    let operation = OperationId::generate();
+    let mut log = state_dir.log(operation).unwrap();
+    for entry in entries(operation) {
+        log.append(entry).unwrap();
+    }
+    let path = dir.path().join(format!("journal/{operation}.log"));
+    (state_dir, operation, path)
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let dir = TempDir::new().unwrap();
+    let (state_dir, operation, _) = written(&dir);
+    let found = state_dir.found().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].operation, operation);
+    let read: Vec<_> = found[0]
+        .content
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|record| record.entry.clone())
+        .collect();
+    let (wrote, read) = (format!("{:?}", entries(operation)), format!("{read:?}"));
+    // The token is random; everything else is as it was.
+    let strip = |text: &str| text.split("ProcessToken").count();
+    assert_eq!(strip(&wrote), strip(&read));
+    assert_eq!(wrote.len(), read.len());
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_of_the_last_record_is_cut_off_and_kept() {
+    let dir = TempDir::new().unwrap();
+    let (_state_dir, _, path) = written(&dir);
+    let whole = fs::read(&path).unwrap();
+    let last = whole[..whole.len() - 1]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .unwrap()
+        + 1;
+    let torn = path.with_file_name("torn.log");
+    let aside = path.with_file_name("torn.log.torn");
+    for cut in last..whole.len() {
+        fs::write(&torn, &whole[..cut]).unwrap();
+        let records = read(&torn).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        assert_eq!(records.len(), 6, "cut at {cut}");
+        assert_eq!(fs::read(&torn).unwrap(), &whole[..last], "cut at {cut}");
+        if cut > last {
+            assert_eq!(fs::read(&aside).unwrap(), [&whole[last..cut], b"\n"].concat());
+            fs::remove_file(&aside).unwrap();
+        }
+    }
+    // The same with every byte of the last record turned over, its newline left as it was.
+    for at in last..whole.len() - 1 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x01;
+        if bytes[at] == b'\n' {
+            continue;
+        }
+        fs::write(&torn, &bytes).unwrap();
+        assert_eq!(read(&torn).unwrap().len(), 6, "turned over at {at}");
+    }
+}
+
+#[test]
+fn a_damaged_record_in_the_middle_is_an_error_that_keeps_what_is_before_it() {
+    let dir = TempDir::new().unwrap();
+    let (state_dir, operation, path) = written(&dir);
+    let mut bytes = fs::read(&path).unwrap();
+    let second = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 12;
+    bytes[second] ^= 0x01;
+    fs::write(&path, &bytes).unwrap();
+    match read(&path).unwrap_err() {
+        ReadError::Damaged { number, readable, .. } => {
+            assert_eq!((number, readable.len()), (2, 1));
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(fs::read(&path).unwrap(), bytes, "a damaged journal was touched");
+    state_dir.set_aside(operation, Aside::Damaged).unwrap();
+    assert!(state_dir.found().unwrap().is_empty());
+    assert!(path.with_extension("log.damaged").exists());
+}
+
+#[test]
+fn a_whole_record_of_another_version_is_not_taken_for_torn() {
+    let dir = TempDir::new().unwrap();
+    let (_state_dir, _, path) = written(&dir);
+    let json = r#"{"at":1,"entry":"unheard_of"}"#;
+    let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend_from_slice(line.as_bytes());
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(
+        read(&path).unwrap_err(),
+        ReadError::Damaged { number: 8, .. }
+    ));
+}
+
+#[test]
+fn a_journal_in_which_nothing_was_begun_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let state_dir = StateDir::open(dir.path()).unwrap();
+    let path = dir
+        .path()
+        .join(format!("journal/{}.log", OperationId::generate()));
+    fs::write(&path, "0000").unwrap();
+    assert!(state_dir.found().unwrap().is_empty());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_journal_of_the_first_version_is_read() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/journal-v1.log");
+    let records = read(sample.as_ref()).unwrap();
+    insta::assert_debug_snapshot!(records);
+}
+
+#[test]
+fn a_directory_has_one_agent_and_the_second_is_told() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state");
+    let first = StateDir::open(&path).unwrap();
+    let error = StateDir::open(&path).unwrap_err();
+    assert!(matches!(error, StateDirError::Locked { .. }));
+    assert!(
+        error
+            .to_string()
+            .contains("another agent uses the state directory"),
+        "{error}"
+    );
+    drop(first);
+    StateDir::open(&path).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn the_newest_fence_survives_and_never_goes_back() {
+    let dir = TempDir::new().unwrap();
+    let resource: ResourceName = "hv-1".parse().unwrap();
+    let other: ResourceName = "hv-2".parse().unwrap();
+    {
+        let state_dir = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state_dir.fences().newest(&resource), Fence(0));
+        state_dir.fences().record(&resource, Fence(5)).unwrap();
+        state_dir.fences().record(&resource, Fence(4)).unwrap();
+        state_dir.fences().record(&other, Fence(1)).unwrap();
+    }
+    let state_dir = StateDir::open(dir.path()).unwrap();
+    assert_eq!(state_dir.fences().newest(&resource), Fence(5));
+    assert_eq!(state_dir.fences().newest(&other), Fence(1));
+}
+
+#[test]
+fn damaged_fences_stop_the_start_with_a_sentence() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("fences.json"), "{").unwrap();
+    let error = StateDir::open(dir.path()).unwrap_err();
+    let chain = hostler_common::error::Chain(&error).to_string();
+    assert!(chain.contains("fences.json are damaged"), "{chain}");
+}
+
+#[test]
+fn after_a_write_that_failed_nothing_more_is_written() {
+    // /dev/full takes an open and no byte.
+    let dir = TempDir::new().unwrap();
+    let state_dir = StateDir::open(dir.path()).unwrap();
+    let operation = OperationId::generate();
+    let path = dir.path().join(format!("journal/{operation}.log"));
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let mut log = state_dir.log(operation).unwrap();
+    for _ in 0..2 {
+        let error = log.append(Entry::UndoStarted { step: "x".into() }).unwrap_err();
+        assert!(error.to_string().contains("cannot write the journal"), "{error}");
+    }
+}

@@ -1,0 +1,349 @@
+//! The laws of every operation, over the fake world: it succeeds, each step may run twice, a failure anywhere
+//! unwinds to what was, a crash anywhere resumes to the same end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hostler_agent::executor::run::{Accepted, RunEnd};
+use hostler_agent::executor::state::Outcome;
+use hostler_agent::journal::record::Entry;
+use hostler_common::error::Retry;
+use hostler_common::operation::OperationKind;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{Call, Fault, Rig, STEPS, World, accepted, lease};
+
+const KINDS: [OperationKind; 2] = [OperationKind::CreateHypervisor, OperationKind::DestroyHypervisor];
+
+/// A world in which `kind` has something to do at every step but one, which is as it should be already.
+fn initial(kind: OperationKind) -> World {
+    match kind {
+        OperationKind::CreateHypervisor => World::with(&["network", "bystander"]),
+        OperationKind::DestroyHypervisor => World::with(&["volume", "domain", "start", "bystander"]),
+    }
+}
+
+fn wanted(kind: OperationKind) -> BTreeSet<String> {
+    let made: &[&str] = match kind {
+        OperationKind::CreateHypervisor => &STEPS,
+        OperationKind::DestroyHypervisor => &[],
+    };
+    made.iter()
+        .chain(&["bystander"])
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Runs until a call hangs, and then dies there as a process would.
+async fn crash(rig: &Rig, accepted: &Accepted) {
+    let executor = rig.executor();
+    let (_tell, lease) = lease(1);
+    let task = tokio::spawn(executor.run(accepted.clone(), lease, CancellationToken::new()));
+    let world = rig.world.clone();
+    #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
+    tokio::task::spawn_blocking(move || world.wait_for_a_hang())
+        .await
+        .unwrap();
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    rig.world.release();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_succeeds_and_says_each_step() {
+    for kind in KINDS {
+        let rig = Rig::new(initial(kind));
+        let executor = rig.executor();
+        let outbox = executor.outbox.clone();
+        let accepted = accepted(kind);
+        let ending = rig.run_with(executor, &accepted).await;
+        assert_eq!(ending.outcome, Outcome::Done, "{}", ending.message);
+        assert_eq!(rig.world.objects(), wanted(kind));
+        let lines: Vec<_> = std::iter::from_fn(|| outbox.take(accepted.operation)).collect();
+        assert_eq!(lines.len(), 8, "{lines:?}");
+        assert!(lines[0].starts_with("step 1/4: "), "{lines:?}");
+        assert!(lines[1].starts_with("working on "), "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_is_run_again_changes_nothing() {
+    for kind in KINDS {
+        let rig = Rig::new(initial(kind));
+        rig.run(&accepted(kind)).await;
+        let again = rig.run(&accepted(kind)).await;
+        assert_eq!(again.outcome, Outcome::Done);
+        assert_eq!(rig.world.objects(), wanted(kind));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_at_any_step_unwinds_to_what_was() {
+    for kind in KINDS {
+        for step in STEPS {
+            for (call, fault) in [
+                (Call::Look, Fault::FailBefore(Retry::Never)),
+                (Call::Apply, Fault::FailBefore(Retry::Never)),
+                (Call::Apply, Fault::FailAfter(Retry::Never)),
+            ] {
+                let world = initial(kind);
+                let before = world.objects();
+                let rig = Rig::new(world);
+                rig.world.fault(step, call, fault, u32::MAX);
+                let ending = rig.run(&accepted(kind)).await;
+                let case = format!("{kind:?} {step} {call:?} {fault:?}: {}", ending.message);
+                assert_eq!(ending.outcome, Outcome::Failed, "{case}");
+                assert_eq!(rig.world.objects(), before, "{case}");
+                assert!(
+                    ending.message.contains(step) && ending.message.contains("on purpose"),
+                    "{case}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_apply_resumes_to_the_same_end() {
+    for kind in KINDS {
+        for step in STEPS {
+            for (call, fault) in [
+                (Call::Look, Fault::HangBefore),
+                (Call::Apply, Fault::HangBefore),
+                (Call::Apply, Fault::HangAfter),
+            ] {
+                let rig = Rig::new(initial(kind));
+                let accepted = accepted(kind);
+                rig.world.fault(step, call, fault, 1);
+                crash(&rig, &accepted).await;
+                let ending = rig.run(&accepted).await;
+                let case = format!("{kind:?} {step} {call:?} {fault:?}: {}", ending.message);
+                assert_eq!(ending.outcome, Outcome::Done, "{case}");
+                assert_eq!(rig.world.objects(), wanted(kind), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_and_then_a_failure_restores_what_was_before_the_crash() {
+    for kind in KINDS {
+        for step in STEPS {
+            let world = initial(kind);
+            let before = world.objects();
+            let rig = Rig::new(world);
+            let accepted = accepted(kind);
+            rig.world.fault(step, Call::Apply, Fault::HangAfter, 1);
+            crash(&rig, &accepted).await;
+            let last = if kind == OperationKind::CreateHypervisor {
+                STEPS[3]
+            } else {
+                STEPS[0]
+            };
+            rig.world
+                .fault(last, Call::Apply, Fault::FailAfter(Retry::Never), 1);
+            let ending = rig.run(&accepted).await;
+            assert_eq!(
+                ending.outcome,
+                Outcome::Failed,
+                "{kind:?} {step}: {}",
+                ending.message
+            );
+            assert_eq!(rig.world.objects(), before, "{kind:?} {step}: {}", ending.message);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_undo_resumes_the_unwinding() {
+    for kind in KINDS {
+        let last = match kind {
+            OperationKind::CreateHypervisor => STEPS[3],
+            OperationKind::DestroyHypervisor => STEPS[0],
+        };
+        for step in STEPS {
+            for fault in [Fault::HangBefore, Fault::HangAfter] {
+                let world = initial(kind);
+                let before = world.objects();
+                let rig = Rig::new(world);
+                let accepted = accepted(kind);
+                rig.world
+                    .fault(last, Call::Apply, Fault::FailAfter(Retry::Never), 1);
+                rig.world.fault(step, Call::Undo, fault, 1);
+                crash(&rig, &accepted).await;
+                let applied = rig.world.calls(Call::Apply).len();
+                let ending = rig.run(&accepted).await;
+                let case = format!("{kind:?} {step} {fault:?}: {}", ending.message);
+                assert_eq!(ending.outcome, Outcome::Failed, "{case}");
+                assert_eq!(rig.world.objects(), before, "{case}");
+                assert_eq!(rig.world.calls(Call::Apply).len(), applied, "{case}");
+                assert!(ending.message.contains("on purpose"), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_fails_leaves_the_rest_and_needs_attention() {
+    let rig = Rig::new(World::with(&[]));
+    rig.world
+        .fault("start", Call::Apply, Fault::FailAfter(Retry::Never), 1);
+    rig.world
+        .fault("volume", Call::Undo, Fault::FailBefore(Retry::Never), u32::MAX);
+    let ending = rig.run(&accepted(OperationKind::CreateHypervisor)).await;
+    assert_eq!(ending.outcome, Outcome::NeedsAttention);
+    assert_eq!(
+        ending.message,
+        "step 'make start' failed: on purpose; undoing 'make volume' failed: on purpose; \
+         undone: make start, make domain; not undone: make volume, make network"
+    );
+    assert_eq!(rig.world.calls(Call::Undo), ["start", "domain", "volume"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_tried_again_is_and_no_more_than_allowed() {
+    for (retry, fails, outcome, calls) in [
+        (Retry::Later, 2, Outcome::Done, 3),
+        (Retry::Later, 3, Outcome::Failed, 3),
+        (Retry::ReadBack, 1, Outcome::Done, 2),
+        (Retry::ReadBack, 2, Outcome::Failed, 2),
+        (Retry::Never, 1, Outcome::Failed, 1),
+    ] {
+        let rig = Rig::new(World::with(&["network", "volume", "domain"]));
+        rig.world
+            .fault("start", Call::Apply, Fault::FailBefore(retry), fails);
+        let ending = rig.run(&accepted(OperationKind::CreateHypervisor)).await;
+        let applied = rig.world.calls(Call::Apply);
+        let tries = applied.iter().filter(|name| *name == "start").count();
+        assert_eq!((ending.outcome, tries), (outcome, calls), "{retry:?} {fails}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_hangs_past_its_deadline_needs_attention_and_is_not_undone() {
+    let mut rig = Rig::new(World::with(&[]));
+    rig.deadline = Duration::from_millis(200);
+    rig.world.fault("domain", Call::Apply, Fault::HangAfter, 1);
+    let ending = rig.run(&accepted(OperationKind::CreateHypervisor)).await;
+    rig.world.release();
+    assert_eq!(ending.outcome, Outcome::NeedsAttention);
+    assert!(
+        ending
+            .message
+            .starts_with("step 'make domain' has an unknown outcome"),
+        "{}",
+        ending.message
+    );
+    assert!(rig.world.calls(Call::Undo).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_hangs_fails_the_step_and_undoes_what_was_done() {
+    let mut rig = Rig::new(World::with(&[]));
+    rig.deadline = Duration::from_millis(500);
+    rig.world.fault("domain", Call::Look, Fault::HangBefore, 1);
+    let ending = rig.run(&accepted(OperationKind::CreateHypervisor)).await;
+    rig.world.release();
+    assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.message);
+    assert_eq!(rig.world.objects(), BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_stops_between_steps_and_a_new_lease_goes_on_from_there() {
+    let rig = Rig::new(World::with(&[]));
+    let accepted = accepted(OperationKind::CreateHypervisor);
+    let halt = CancellationToken::new();
+    rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
+    let (tell, told) = lease(1);
+    let task = tokio::spawn(rig.executor().run(accepted.clone(), told, halt.clone()));
+    let world = rig.world.clone();
+    #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
+    tokio::task::spawn_blocking(move || world.wait_for_a_hang())
+        .await
+        .unwrap();
+    halt.cancel();
+    rig.world.release();
+    // The step failed by its release; unwinding has not begun.
+    assert_eq!(task.await.unwrap(), RunEnd::Halted);
+    assert!(rig.world.calls(Call::Undo).is_empty());
+    drop(tell);
+
+    let executor = rig.executor();
+    let state_dir = executor.state_dir.clone();
+    let ending = rig.run_with(executor, &accepted).await;
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert_eq!(rig.world.objects(), BTreeSet::new());
+    let records = state_dir.records(accepted.operation).unwrap();
+    assert!(
+        records
+            .iter()
+            .any(|record| matches!(record.entry, Entry::Took { .. })),
+        "{records:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_operation_is_not_run_again() {
+    let rig = Rig::new(World::with(&[]));
+    let accepted = accepted(OperationKind::CreateHypervisor);
+    let first = rig.run(&accepted).await;
+    let calls = rig.world.calls(Call::Look).len();
+    let second = rig.run(&accepted).await;
+    assert_eq!(first, second);
+    assert_eq!(rig.world.calls(Call::Look).len(), calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_another_configuration_needs_attention() {
+    let rig = Rig::new(World::with(&[]));
+    let accepted = accepted(OperationKind::CreateHypervisor);
+    rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
+    crash(&rig, &accepted).await;
+    let mut executor = rig.executor();
+    let plans = executor.plans.clone();
+    executor.plans = std::sync::Arc::new(move |kind, id| {
+        let mut steps = plans(kind, id)?;
+        steps.remove(1);
+        Ok(steps)
+    });
+    let ending = rig.run_with(executor, &accepted).await;
+    assert_eq!(ending.outcome, Outcome::NeedsAttention);
+    assert!(
+        ending.message.contains("the configuration changed"),
+        "{}",
+        ending.message
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_cannot_be_planned_fails_without_having_done_anything() {
+    let rig = Rig::new(World::with(&[]));
+    let mut executor = rig.executor();
+    executor.plans = std::sync::Arc::new(|_, id| Err(format!("hypervisor {id} is not configured here")));
+    let ending = rig
+        .run_with(executor, &accepted(OperationKind::CreateHypervisor))
+        .await;
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert_eq!(
+        ending.message,
+        "hypervisor hv-1 is not configured here; nothing was done"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cannot_be_opened_stops_the_operation_before_its_first_step() {
+    let rig = Rig::new(World::with(&[]));
+    let accepted = accepted(OperationKind::CreateHypervisor);
+    let path = rig.dir.path().join(format!("journal/{}.log", accepted.operation));
+    let executor = rig.executor();
+    // A directory in its place can be neither read nor written.
+    std::fs::create_dir(&path).unwrap();
+    let ending = rig.run_with(executor, &accepted).await;
+    assert_eq!(ending.outcome, Outcome::NeedsAttention);
+    assert!(
+        ending.message.contains("cannot read the journal"),
+        "{}",
+        ending.message
+    );
+    assert!(rig.world.calls(Call::Look).is_empty());
+}

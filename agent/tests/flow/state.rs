@@ -1,0 +1,208 @@
+//! Every state with every event: what follows, and what is refused.
+
+use hostler_agent::executor::state::{
+    Effect, Ending, Event, Failure, Outcome, Phase, Plan, State, begin, next,
+};
+use hostler_agent::executor::step::Before;
+use hostler_agent::journal::record::Entry;
+
+fn plan() -> Plan {
+    Plan {
+        success: "all is done".into(),
+        steps: ["check", "volume", "domain"].map(String::from).to_vec(),
+    }
+}
+
+fn every_state() -> Vec<State> {
+    let all = [Before::Nothing, Before::Absent, Before::Inactive];
+    let mut states = Vec::new();
+    for step in 0..3 {
+        states.push(State {
+            phase: Phase::Looking { step },
+            befores: all[..step].to_vec(),
+        });
+        states.push(State {
+            phase: Phase::Applying { step },
+            befores: all[..=step].to_vec(),
+        });
+        for started in step + 1..=3 {
+            // The step that failed is the last that started, or one that could not look.
+            for failed in [started - 1, started].into_iter().filter(|failed| *failed < 3) {
+                states.push(State {
+                    phase: Phase::Undoing {
+                        step,
+                        failure: Failure {
+                            step: failed,
+                            cause: "bad".into(),
+                        },
+                    },
+                    befores: all[..started].to_vec(),
+                });
+            }
+        }
+    }
+    states.push(State {
+        phase: Phase::Finished(Ending {
+            outcome: Outcome::Done,
+            message: "all is done".into(),
+        }),
+        befores: all.to_vec(),
+    });
+    states
+}
+
+fn every_event() -> Vec<Event> {
+    vec![
+        Event::Looked(Before::Absent),
+        Event::LookFailed("no look".into()),
+        Event::Applied,
+        Event::ApplyFailed("no apply".into()),
+        Event::Undone,
+        Event::UndoFailed("no undo".into()),
+        Event::Lost("too long".into()),
+    ]
+}
+
+fn legal(phase: &Phase, event: &Event) -> bool {
+    match phase {
+        Phase::Looking { .. } => matches!(event, Event::Looked(_) | Event::LookFailed(_)),
+        Phase::Applying { .. } => matches!(event, Event::Applied | Event::ApplyFailed(_) | Event::Lost(_)),
+        Phase::Undoing { .. } => matches!(event, Event::Undone | Event::UndoFailed(_) | Event::Lost(_)),
+        Phase::Finished(_) => false,
+    }
+}
+
+/// At most one effect acts, it is the last, and an end is written before it is told.
+fn invariant_writes_come_before_the_one_act(effects: &[Effect]) {
+    let acts: Vec<_> = effects
+        .iter()
+        .enumerate()
+        .filter(|(_, effect)| !matches!(effect, Effect::Write(_) | Effect::Say(_)))
+        .collect();
+    assert_eq!(acts.len(), 1, "{effects:?}");
+    assert_eq!(acts[0].0, effects.len() - 1, "{effects:?}");
+    if let Effect::End(ending) = acts[0].1 {
+        assert!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Write(Entry::Ended { .. }))),
+            "{effects:?}"
+        );
+        assert!(!ending.message.is_empty());
+    }
+}
+
+#[test]
+fn every_state_takes_exactly_its_events() {
+    let plan = plan();
+    for state in every_state() {
+        for event in every_event() {
+            let result = next(&plan, state.clone(), event.clone());
+            assert_eq!(
+                result.is_ok(),
+                legal(&state.phase, &event),
+                "{state:?} with {event:?}"
+            );
+            let Ok((following, effects)) = result else {
+                continue;
+            };
+            invariant_writes_come_before_the_one_act(&effects);
+            // Whatever follows can itself be begun again after a crash with the same last act.
+            assert_eq!(
+                begin(&plan, &following).last(),
+                effects.last(),
+                "{state:?} with {event:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_plan_that_succeeds_runs_every_step_once_in_order() {
+    let plan = plan();
+    let mut state = State::initial(&plan);
+    let mut effects = begin(&plan, &state);
+    let mut acts = Vec::new();
+    loop {
+        let act = effects.pop().expect("every transition acts");
+        acts.push(act.clone());
+        let event = match act {
+            Effect::Look { .. } => Event::Looked(Before::Absent),
+            Effect::Apply { .. } => Event::Applied,
+            Effect::End(ending) => {
+                assert_eq!(ending.outcome, Outcome::Done);
+                break;
+            }
+            other => panic!("{other:?}"),
+        };
+        (state, effects) = next(&plan, state, event).unwrap();
+    }
+    assert_eq!(acts.len(), 7);
+}
+
+#[test]
+fn the_failed_step_is_undone_first_and_the_message_names_what_was() {
+    let plan = plan();
+    let state = State {
+        phase: Phase::Applying { step: 2 },
+        befores: vec![Before::Nothing, Before::Absent, Before::Absent],
+    };
+    let (state, effects) = next(&plan, state, Event::ApplyFailed("no room".into())).unwrap();
+    assert_eq!(
+        effects.last(),
+        Some(&Effect::Undo {
+            step: 2,
+            before: Before::Absent
+        })
+    );
+    let (state, _) = next(&plan, state, Event::Undone).unwrap();
+    let (state, _) = next(&plan, state, Event::Undone).unwrap();
+    let (state, _) = next(&plan, state, Event::Undone).unwrap();
+    let Phase::Finished(ending) = state.phase else {
+        panic!("{state:?}")
+    };
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert_eq!(
+        ending.message,
+        "step 'domain' failed: no room; undone: domain, volume"
+    );
+}
+
+#[test]
+fn a_step_that_could_not_look_has_nothing_to_undo() {
+    let plan = plan();
+    let (state, _) = next(
+        &plan,
+        State::initial(&plan),
+        Event::LookFailed("no libvirt".into()),
+    )
+    .unwrap();
+    let Phase::Finished(ending) = state.phase else {
+        panic!("{state:?}")
+    };
+    assert_eq!(ending.message, "step 'check' failed: no libvirt; nothing to undo");
+}
+
+#[test]
+fn an_undo_that_fails_stops_the_unwinding_and_says_what_is_left() {
+    let plan = plan();
+    let state = State {
+        phase: Phase::Undoing {
+            step: 1,
+            failure: Failure {
+                step: 2,
+                cause: "no room".into(),
+            },
+        },
+        befores: vec![Before::Nothing, Before::Absent, Before::Absent],
+    };
+    let (state, _) = next(&plan, state, Event::UndoFailed("busy".into())).unwrap();
+    let Phase::Finished(ending) = state.phase else {
+        panic!("{state:?}")
+    };
+    assert_eq!(ending.outcome, Outcome::NeedsAttention);
+    assert_eq!(
+        ending.message,
+        "step 'domain' failed: no room; undoing 'volume' failed: busy; undone: domain; not undone: volume"
+    );
+}
