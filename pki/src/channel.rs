@@ -23,6 +23,7 @@ use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::address::CoordinatorAddress;
@@ -185,7 +186,7 @@ pub async fn connect(
 /// not the trouble.
 pub fn explain(status: &tonic::Status) -> Option<String> {
     let mut next = status.source();
-    let mut broken = None;
+    let mut innermost = None;
     while let Some(error) = next {
         if let Some(ours) = error.downcast_ref::<ChannelError>() {
             return Some(Chain(ours).to_string());
@@ -197,14 +198,15 @@ pub fn explain(status: &tonic::Status) -> Option<String> {
         if let Some(words) = alert.and_then(refusal::about_certificate) {
             return Some(format!("the coordinator refused our certificate: {words}"));
         }
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            broken = Some(format!(
-                "the connection to the coordinator broke; try again: {error}"
-            ));
-        }
+        innermost = Some(error);
         next = error.source();
     }
-    broken
+    // A status that the coordinator sent has no source; with these codes, one that was made here says that the
+    // connection went away under the call.
+    let cause = innermost.filter(|_| matches!(status.code(), Code::Unavailable | Code::Unknown))?;
+    Some(format!(
+        "the connection to the coordinator broke; try again: {cause}"
+    ))
 }
 
 fn endpoint(address: &CoordinatorAddress, options: ChannelOptions) -> Endpoint {

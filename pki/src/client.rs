@@ -22,8 +22,9 @@ use crate::{ALPN, TlsConfigError, provider};
 /// A configuration for [`crate::channel()`] or `tokio_rustls::TlsConnector`.
 ///
 /// # Errors
-/// When rustls does not take the protocol version.
+/// When the credentials are a coordinator's, or rustls does not take the protocol version.
 pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsConfigError> {
+    credentials.fit(Usage::Client)?;
     let verifier = CoordinatorVerifier {
         roots: Arc::clone(&credentials.roots),
         trust_domain: credentials.identity().trust_domain.clone(),

@@ -19,9 +19,10 @@ use serde::Deserialize;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::TlsConfigError;
 use crate::certificate::{CertificateFacts, FactsError};
 use crate::identity::Identity;
-use crate::verify::{self, VerifyError};
+use crate::verify::{self, Usage, VerifyError};
 
 /// The largest file that is read, in bytes. A chain of ten certificates has about 10 KiB.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -90,6 +91,17 @@ impl Credentials {
     /// Whom we speak for.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Refuses what every peer would refuse.
+    pub(crate) fn fit(&self, wanted: Usage) -> Result<(), TlsConfigError> {
+        if Usage::of(&self.identity.subject) == wanted {
+            return Ok(());
+        }
+        Err(TlsConfigError::WrongSubject {
+            identity: Box::new(self.identity.clone()),
+            wanted,
+        })
     }
 
     /// The first moment of our certificate.

@@ -40,6 +40,14 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 /// Why a TLS configuration could not be made.
 #[derive(Debug, Error)]
 pub enum TlsConfigError {
+    /// Every peer would refuse it.
+    #[error("the certificate of {identity} cannot be used {wanted}")]
+    WrongSubject {
+        /// Whom it names.
+        identity: Box<Identity>,
+        /// What it was to be used for.
+        wanted: verify::Usage,
+    },
     /// The roots do not make a verifier.
     #[error("cannot verify clients with this CA")]
     Verifier {

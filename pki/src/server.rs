@@ -24,8 +24,9 @@ use crate::{ALPN, TlsConfigError, provider};
 /// back by a ticket.
 ///
 /// # Errors
-/// When rustls does not take the roots or the protocol version.
+/// When the credentials are not a coordinator's, or rustls does not take the roots or the protocol version.
 pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    credentials.fit(Usage::Server)?;
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), provider())
         .build()
         .map_err(|source| TlsConfigError::Verifier { source })?;

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use hostler_pki::{Credentials, TlsFiles};
+use hostler_pki::{Credentials, TlsFiles, client_config, server_config};
 use support::{ADMIN, AGENT, COORDINATOR, DAY, Fleet, chmod, words, write_key};
 
 fn refusal(files: &TlsFiles) -> String {
@@ -146,4 +146,13 @@ fn a_certificate_that_peers_would_refuse_is_refused_at_home() {
     let other = Fleet::new();
     foreign.ca = other.issue(AGENT).ca;
     assert_says(&refusal(&foreign), &["not signed by the CA", "agent-node-1.crt"]);
+}
+
+#[test]
+fn credentials_in_the_wrong_place_are_refused_at_home() {
+    let fleet = Fleet::new();
+    let error = server_config(&fleet.credentials(AGENT)).unwrap_err();
+    assert_says(&words(&error), &[AGENT, "cannot be used to serve"]);
+    let error = client_config(&fleet.credentials(COORDINATOR)).unwrap_err();
+    assert_says(&words(&error), &[COORDINATOR, "cannot be used to call"]);
 }
