@@ -23,7 +23,6 @@ use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::address::CoordinatorAddress;
@@ -198,15 +197,15 @@ pub fn explain(status: &tonic::Status) -> Option<String> {
         if let Some(words) = alert.and_then(refusal::about_certificate) {
             return Some(format!("the coordinator refused our certificate: {words}"));
         }
+        // The caller's own deadline says nothing about the connection.
+        if error.is::<tonic::TimeoutExpired>() {
+            return None;
+        }
         innermost = Some(error);
         next = error.source();
     }
-    // A status that the coordinator sent has no source; with these codes, one that was made here says that the
-    // connection went away under the call.
-    let cause = innermost.filter(|_| matches!(status.code(), Code::Unavailable | Code::Unknown))?;
-    Some(format!(
-        "the connection to the coordinator broke; try again: {cause}"
-    ))
+    // A status that the coordinator sent has no source. One that was made here has, and it is the transport.
+    innermost.map(|cause| format!("the connection to the coordinator broke; try again: {cause}"))
 }
 
 fn endpoint(address: &CoordinatorAddress, options: ChannelOptions) -> Endpoint {
