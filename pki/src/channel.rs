@@ -9,7 +9,7 @@
 //! server's first byte is there: an HTTP/2 server speaks without being asked (RFC 9113, 3.4), and ours can only
 //! once it has accepted us. It costs one round trip a connection.
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::address::CoordinatorAddress;
-use crate::refusal;
+use crate::refusal::{self, tls_error};
 use crate::verify::{Usage, VerifyError};
 
 /// How a channel keeps its connection.
@@ -325,15 +325,4 @@ impl Connector {
             },
         }
     }
-}
-
-/// The TLS error that an I/O error carries. `source()` would step over it.
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return Some(error);
-    }
-    error
-        .downcast_ref::<io::Error>()?
-        .get_ref()?
-        .downcast_ref::<rustls::Error>()
 }

@@ -21,7 +21,7 @@ pub use channel::{ChannelError, ChannelOptions, channel, connect, explain};
 pub use client::client_config;
 pub use files::{Credentials, CredentialsError, TlsFiles};
 pub use identity::{Identity, IdentityError, Role, Subject, TrustDomain};
-pub use server::{peer_identity, server_config};
+pub use server::{explain_failed_handshake, peer_identity, server_config};
 
 use std::sync::Arc;
 

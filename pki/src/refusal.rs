@@ -1,8 +1,11 @@
 //! A server's refusal, in words. TLS tells a refused client one number; this says what it means here and what
 //! to try.
 //!
-//! It only translates. The invariant: it agrees with the alerts that server.rs causes, which
-//! tests/handshake.rs checks end to end.
+//! It finds such a number in an error and translates it; it never decides who is refused. The invariant: it agrees
+//! with the alerts that server.rs causes, which tests/handshake.rs checks end to end.
+
+use std::error::Error as StdError;
+use std::io;
 
 use rustls::AlertDescription;
 
@@ -49,6 +52,17 @@ pub(crate) fn alert_in(text: &str) -> Option<AlertDescription> {
     let (_, after) = text.split_once("received fatal alert: ")?;
     let word: String = after.chars().take_while(char::is_ascii_alphanumeric).collect();
     NAMED.into_iter().find(|alert| format!("{alert:?}") == word)
+}
+
+/// The TLS error that an I/O error carries. `source()` would step over it.
+pub(crate) fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return Some(error);
+    }
+    error
+        .downcast_ref::<io::Error>()?
+        .get_ref()?
+        .downcast_ref::<rustls::Error>()
 }
 
 #[cfg(test)]

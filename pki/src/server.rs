@@ -4,8 +4,10 @@
 //! It authenticates and never authorises (the coordinator's table does). The invariant: a peer without a valid
 //! identity fails inside the handshake, so no byte of it ever reaches an rpc.
 
+use std::io;
 use std::sync::Arc;
 
+use hostler_common::error::Chain;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -15,7 +17,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::files::Credentials;
 use crate::identity::{Identity, IdentityError, TrustDomain};
-use crate::verify::{self, Usage};
+use crate::refusal::tls_error;
+use crate::verify::{self, Usage, VerifyError};
 use crate::{ALPN, TlsConfigError, provider};
 
 /// A configuration for `tokio_rustls::TlsAcceptor`.
@@ -59,6 +62,21 @@ pub fn peer_identity(connection: &rustls::ServerConnection) -> Result<Identity, 
     Identity::of_certificate(leaf)
 }
 
+/// Why a handshake failed, for the log: what is wrong with the peer's certificate, or with its TLS. `error` is what
+/// `tokio_rustls::TlsAcceptor` returned.
+pub fn explain_failed_handshake(error: &io::Error) -> String {
+    match tls_error(error) {
+        Some(rustls::Error::NoCertificatesPresented) => "the peer showed no certificate".to_owned(),
+        Some(rustls::Error::AlertReceived(alert)) => format!("the peer did not accept us: alert {alert:?}"),
+        Some(invalid @ rustls::Error::InvalidCertificate(_)) => {
+            let why = VerifyError::from_rustls(invalid.clone(), Usage::Client);
+            format!("the peer's certificate is not accepted: {}", Chain(&why))
+        }
+        Some(other) => format!("the peer does not speak TLS as we do: {other}"),
+        None => format!("the peer went away: {error}"),
+    }
+}
+
 /// WebPKI's verifier, and then our own question: who is it?
 #[derive(Debug)]
 struct PeerVerifier {
@@ -79,7 +97,7 @@ impl ClientCertVerifier for PeerVerifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         verify::check_identity(end_entity, &self.trust_domain, Usage::Client)
-            .map_err(verify::VerifyError::into_rustls)?;
+            .map_err(VerifyError::into_rustls)?;
         Ok(verified)
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use hostler_pki::refusal::about_certificate;
-use hostler_pki::{TlsFiles, client_config, peer_identity, server_config};
+use hostler_pki::{TlsFiles, client_config, explain_failed_handshake, peer_identity, server_config};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -163,6 +163,23 @@ async fn a_caller_without_a_valid_identity_fails_in_the_handshake_and_is_told_wh
         let told = met.client.expect_err(case);
         let told = about_certificate(alert(&told)).unwrap_or_else(|| panic!("{case}: no words for {told}"));
         assert!(told.contains(says), "{case}: told {told}; server: {refusal}");
+    }
+    // What the server's own log says, with the identity when there is one.
+    let other = fleet.forge("other", &[other_domain], |_| {});
+    for (files, says) in [
+        (None, "showed no certificate"),
+        (
+            Some(foreign.issue(AGENT)),
+            "not accepted: it is not signed by the CA that is trusted here",
+        ),
+        (
+            Some(other),
+            "spiffe://other.org/agent/node-1 is not of the trust domain example.org",
+        ),
+    ] {
+        let met = meet(Arc::clone(&server), careless(files.as_ref())).await;
+        let logged = explain_failed_handshake(&met.server.unwrap_err());
+        assert!(logged.contains(says), "{logged}");
     }
     // And the server goes on.
     let client = client_config(&fleet.credentials(AGENT)).unwrap();
