@@ -63,7 +63,7 @@ apt_install() {
   logged "$log" apt-get install --yes --no-install-recommends --allow-downgrades "$@"
 }
 
-say "packages for $*: installing ${missing[*]}"
+say "packages for $*: updating the package lists"
 logged "$log" apt-get update
 say "packages for $*: installing ${missing[*]} (log: $log)"
 # A qemu-utils from another suite may conflict with the qemu-system-x86 to come: both from one source package then.

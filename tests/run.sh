@@ -59,6 +59,7 @@ if [[ -z "$filter" ]]; then
   stage_scripts
   stage_protos
 fi
+stage_programs
 stage_rust "$filter"
 if [[ -z "$filter" ]]; then
   stage_demo

@@ -178,13 +178,13 @@ hostler_as() {
 
 # state_of ID: how the fleet lists it.
 state_of() {
-  hostler_as viewer --output json --timeout 10s hypervisors list | jq -r --arg id "$1" '.[] | select(.id == $id) | .state'
+  hostler_as viewer --output json --timeout 10s hypervisors list | jq -r --arg id "$1" '.hypervisors[] | select(.id == $id) | .state'
 }
 
 fleet_listed() {
   local id
   for id in demo-host "${GUESTS[@]}"; do
-    [[ "$(state_of "$id" 2>/dev/null)" =~ ^available_to_(create|destroy)$ ]] || return 1
+    [[ "$(state_of "$id" 2>/dev/null)" =~ ^(in_service|out_of_service)$ ]] || return 1
   done
 }
 

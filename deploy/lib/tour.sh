@@ -37,11 +37,11 @@ tour() {
   local all=(demo-host "${GUESTS[@]}") console="$LIBVIRT_DIR/console/${GUESTS[0]}.log" ended
   say "tour: the fleet"
   show hostler hypervisors list
-  expect_state available_to_create "${all[@]}"
+  expect_state out_of_service "${all[@]}"
 
   say "tour: put the host in service and build two guests"
   show hostler hypervisors create "${all[@]}"
-  expect_state available_to_destroy "${all[@]}"
+  expect_state in_service "${all[@]}"
   expect_running yes "${GUESTS[@]}"
   show hostler hypervisors list
 
@@ -52,13 +52,13 @@ tour() {
 
   say "tour: and everything back"
   show hostler hypervisors destroy "${all[@]}"
-  expect_state available_to_create "${all[@]}"
+  expect_state out_of_service "${all[@]}"
   expect_running no "${GUESTS[@]}"
   show hostler hypervisors list
 
   say "tour: the history"
   show hostler operations list
-  ended="$(hostler --output json operations list | jq '[.[] | select(.state == "completed")] | length')"
+  ended="$(hostler --output json operations list | jq '[.operations[] | select(.state == "completed")] | length')"
   [[ "$ended" -ge $((2 * ${#all[@]})) ]] || fail "the history should hold $((2 * ${#all[@]})) completed operations, but holds $ended"
   printf '\n'
   say "tour: everything was as it should be"

@@ -10,11 +10,15 @@ again at the end. Every test stands alone; each channel has the options of Isard
 
 import argparse
 import importlib
+import os
 import sys
 import tempfile
 import threading
 import unittest
 from pathlib import Path
+
+# grpc would log the refusals that are tested here. Read when grpc is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -62,6 +62,14 @@ stage_protos() {
   check "the protos are clean under buf lint" "$buf" lint proto || true
 }
 
+# Tests of real binaries find them in HOSTLER_TEST_BIN.
+stage_programs() {
+  say "programs: cargo build --workspace --bins ${FEATURES[*]}"
+  check "the programs build" cargo build --workspace --bins "${FEATURES[@]}" || return 0
+  HOSTLER_TEST_BIN="$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/debug"
+  export HOSTLER_TEST_BIN
+}
+
 stage_rust() {
   local filter=$1 code=0 log="$LOGS/rust.log" summary good bad
   if cargo nextest --version >/dev/null 2>&1; then
@@ -95,7 +103,7 @@ add_up() {
 }
 
 demo() {
-  HOSTLER_DEMO_DIR="$DEMO_TEST_DIR" HOSTLER_DEMO_PORT="$DEMO_TEST_PORT" HOSTLER_DEMO_BIN="$DEMO_TEST_BIN" deploy/demo.sh "$@"
+  HOSTLER_DEMO_DIR="$DEMO_TEST_DIR" HOSTLER_DEMO_PORT="$DEMO_TEST_PORT" HOSTLER_DEMO_BIN="$HOSTLER_TEST_BIN" deploy/demo.sh "$@"
 }
 
 # A port that nobody listens on, below those which the kernel hands out by itself.
@@ -123,13 +131,12 @@ python_environment() {
 }
 
 stage_demo() {
-  say "demo: the programs"
-  check "the programs build" cargo build --workspace --bins "${FEATURES[@]}" || return 0
+  say "demo: what it needs"
+  check "the programs are there" test -x "${HOSTLER_TEST_BIN:-}/hostler-agent" || return 0
   check "pip installs the Python client's packages" python_environment || return 0
   DEMO_TEST_DIR="$(mktemp -d)/demo"
-  DEMO_TEST_BIN="$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/debug"
   DEMO_TEST_PORT="$(free_port 21312)"
-  local proxy_port pki="$DEMO_TEST_DIR/pki" bin="$DEMO_TEST_BIN"
+  local proxy_port pki="$DEMO_TEST_DIR/pki"
   proxy_port="$(free_port $((DEMO_TEST_PORT + 1)))"
 
   say "demo: a fleet on port $DEMO_TEST_PORT"
@@ -145,7 +152,7 @@ stage_demo() {
     --ca "$pki/ca.crt" --cert "$pki/operator.crt" --key "$pki/operator.key"
 
   say "demo: a Python client through hostler proxy"
-  process_start "$DEMO_TEST_DIR/run" proxy "$LOGS/proxy.log" "$bin/hostler" --coordinator "127.0.0.1:$DEMO_TEST_PORT" \
+  process_start "$DEMO_TEST_DIR/run" proxy "$LOGS/proxy.log" "$HOSTLER_TEST_BIN/hostler" --coordinator "127.0.0.1:$DEMO_TEST_PORT" \
     --ca "$pki/ca.crt" --cert "$pki/operator.crt" --key "$pki/operator.key" proxy --listen "127.0.0.1:$proxy_port"
   if check "the proxy listens" wait_for 20 port_listens "$proxy_port"; then
     python_client "Python client through hostler proxy" --proxy "127.0.0.1:$proxy_port"
