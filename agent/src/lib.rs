@@ -4,5 +4,8 @@ pub mod blocking;
 pub mod command;
 pub mod config;
 pub mod executor;
+pub mod inventory;
 pub mod journal;
 pub mod libvirt;
+pub mod service_manager;
+pub mod session;

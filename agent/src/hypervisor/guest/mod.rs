@@ -1,0 +1,185 @@
+//! Kind `guest`: a domain that the agent builds from a base image.
+//!
+//! The domain is ours when its UUID is the one derived from the hypervisor's id. A domain of the same name with
+//! another UUID is somebody else's and is never touched.
+
+mod domain;
+mod overlay;
+mod preflight;
+mod readiness;
+mod template;
+
+use std::sync::Arc;
+
+use hostler_common::error::Chain;
+use hostler_common::id::HypervisorId;
+use hostler_common::operation::OperationKind;
+use hostler_common::rpc::hostler::agent::v1::Observed;
+use uuid::Uuid;
+
+use super::domain_type::DomainType;
+use super::probe::Probe;
+use super::{SetupError, Site, StepFault};
+use crate::config::{DomainName, GuestConfig, VolumeName};
+use crate::executor::step::Step;
+use crate::libvirt::DomainState;
+use domain::{Define, Start, Stop, Undefine};
+use overlay::{CreateOverlay, DeleteOverlay};
+use preflight::{CheckBuild, CheckRemoval};
+use readiness::AwaitReadiness;
+use template::{Template, Values};
+
+/// The namespace of every guest's UUID (RFC 9562, version 5). It never changes: domains in the field are
+/// recognised by it.
+const NAMESPACE: Uuid = Uuid::from_u128(0x5a2e_91c4_6d0f_4b7e_a3c8_1f94_d7b6_e025);
+
+/// A guest hypervisor.
+pub(super) struct Guest {
+    config: GuestConfig,
+    site: Arc<Site>,
+    name: DomainName,
+    uuid: Uuid,
+    overlay: VolumeName,
+    template: Template,
+    probe: Option<Probe>,
+}
+
+impl Guest {
+    /// Reads the template and finds the programs that `config` names.
+    pub(super) fn new(config: &GuestConfig, site: Arc<Site>) -> Result<Self, SetupError> {
+        let id = &config.id;
+        let template = match &config.template {
+            None => Template::built_in(),
+            Some(path) => {
+                let source = std::fs::read_to_string(path).map_err(|source| SetupError::Read {
+                    id: id.clone(),
+                    path: path.to_path_buf(),
+                    source,
+                })?;
+                Template::parse(source).map_err(|source| SetupError::Template { id: id.clone(), source })?
+            }
+        };
+        let probe = Probe::new(config.readiness.as_ref(), config.serial_log.as_ref());
+        let probe = probe.map_err(|source| SetupError::Program { id: id.clone(), source })?;
+        let is_a_name = "an id holds only characters that a libvirt name may hold";
+        Ok(Self {
+            name: id.as_str().parse().expect(is_a_name),
+            uuid: Uuid::new_v5(&NAMESPACE, id.as_str().as_bytes()),
+            overlay: format!("hostler-{id}.qcow2").parse().expect(is_a_name),
+            config: config.clone(),
+            site,
+            template,
+            probe,
+        })
+    }
+
+    pub(super) fn id(&self) -> &HypervisorId {
+        &self.config.id
+    }
+
+    pub(super) fn config(&self) -> &GuestConfig {
+        &self.config
+    }
+
+    /// The steps of an operation, in order.
+    pub(super) fn plan(self: &Arc<Self>, kind: OperationKind) -> Vec<Box<dyn Step>> {
+        match kind {
+            OperationKind::CreateHypervisor => {
+                let mut steps: Vec<Box<dyn Step>> = vec![
+                    Box::new(CheckBuild(self.clone())),
+                    Box::new(CreateOverlay(self.clone())),
+                    Box::new(Define(self.clone())),
+                    Box::new(Start(self.clone())),
+                ];
+                if self.probe.is_some() {
+                    steps.push(Box::new(AwaitReadiness(self.clone())));
+                }
+                steps
+            }
+            OperationKind::DestroyHypervisor => vec![
+                Box::new(CheckRemoval(self.clone())),
+                Box::new(Stop(self.clone())),
+                Box::new(Undefine(self.clone())),
+                Box::new(DeleteOverlay(self.clone())),
+            ],
+        }
+    }
+
+    /// Whether the guest is in service, and why that is what is seen.
+    pub(super) fn observe(&self) -> (Observed, String) {
+        match self.owned() {
+            Ok(Some(DomainState::Running)) => (Observed::InService, String::new()),
+            Ok(Some(DomainState::Off) | None) => (Observed::OutOfService, String::new()),
+            Ok(Some(DomainState::Halted)) => (
+                Observed::Unknown,
+                format!("domain {} is paused, suspended or going down", self.name),
+            ),
+            // Ours is not there, whatever else is.
+            Err(fault @ StepFault::ForeignDomain { .. }) => (Observed::OutOfService, fault.to_string()),
+            Err(fault) => (Observed::Unknown, Chain(&fault).to_string()),
+        }
+    }
+
+    /// The state of our domain, or nothing when there is none.
+    fn state(&self) -> Result<Option<DomainState>, StepFault> {
+        let state = self.site.libvirt.domain(self.uuid);
+        state.map_err(StepFault::libvirt(format!("look for domain {}", self.name)))
+    }
+
+    /// The same, and refuses a domain of our name that is not ours.
+    fn owned(&self) -> Result<Option<DomainState>, StepFault> {
+        let state = self.state()?;
+        if state.is_none() {
+            let named = self.site.libvirt.domain_named(&self.name);
+            let named = named.map_err(StepFault::libvirt(format!("look for domain {}", self.name)))?;
+            if let Some(uuid) = named.filter(|uuid| *uuid != self.uuid) {
+                return Err(StepFault::ForeignDomain {
+                    name: self.name.clone(),
+                    uuid,
+                });
+            }
+        }
+        Ok(state)
+    }
+
+    /// Defines our domain from the template.
+    fn define(&self) -> Result<(), StepFault> {
+        let overlay = self.overlay_seen()?.ok_or_else(|| StepFault::NotDefined {
+            object: format!("volume {}", self.overlay),
+        })?;
+        let domain_type = DomainType::choose(self.config.domain_type, &self.site.libvirt)?;
+        let values = Values {
+            domain_type: domain_type.as_str(),
+            machine: machine(domain_type),
+            uuid: self.uuid.to_string(),
+            disk: overlay.path.display().to_string(),
+            ..Values::of(&self.config)
+        };
+        let xml = self.template.render(&values).map_err(|source| StepFault::Template {
+            name: self.name.clone(),
+            source,
+        })?;
+        let defined = self.site.libvirt.define_domain(&xml);
+        defined.map_err(StepFault::libvirt(format!("define domain {}", self.name)))
+    }
+}
+
+/// PCI devices are passed through to a PCI Express machine; libvirt's default on x86 is the older one. Other
+/// architectures have a good default.
+fn machine(domain_type: DomainType) -> Option<&'static str> {
+    match domain_type {
+        DomainType::Kvm | DomainType::Qemu => cfg!(target_arch = "x86_64").then_some("q35"),
+        DomainType::Test => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_uuid_never_changes() {
+        let uuid = Uuid::new_v5(&NAMESPACE, b"demo-guest-1");
+        assert_eq!(uuid.to_string(), "00000000-0000-0000-0000-000000000000");
+    }
+}

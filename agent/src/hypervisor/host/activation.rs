@@ -1,0 +1,261 @@
+//! The activation: what the site starts on top of networks and pools to put the host in service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::StepFault;
+use super::Host;
+use crate::command::{Command, CommandFault, Program};
+use crate::config::{AbsolutePath, ActivationConfig};
+use crate::executor::step::{Before, Progress, Step, StepError};
+
+/// What is started, with the programs that do it.
+pub(super) enum Activation {
+    /// The site's own commands.
+    Exec {
+        start: Command,
+        stop: Command,
+        status: Command,
+    },
+    /// A systemd unit.
+    Systemd { systemctl: Program, unit: String },
+    /// A compose file.
+    Compose { docker: Program, file: AbsolutePath },
+}
+
+/// Whether it is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ActivationState {
+    Active,
+    Inactive,
+    /// Neither, and why.
+    Partial {
+        detail: String,
+    },
+}
+
+impl Activation {
+    pub(super) fn new(config: &ActivationConfig) -> Result<Self, CommandFault> {
+        Ok(match config {
+            ActivationConfig::Exec { start, stop, status } => Self::Exec {
+                start: Command::configured(start)?,
+                stop: Command::configured(stop)?,
+                status: Command::configured(status)?,
+            },
+            ActivationConfig::Systemd { unit } => Self::Systemd {
+                systemctl: Program::find("systemctl")?,
+                unit: unit.clone(),
+            },
+            ActivationConfig::Compose { file } => Self::Compose {
+                docker: Program::find("docker")?,
+                file: file.clone(),
+            },
+        })
+    }
+
+    fn start(&self) -> Command {
+        match self {
+            Self::Exec { start, .. } => start.clone(),
+            Self::Systemd { systemctl, unit } => systemctl.command(["start", unit]),
+            Self::Compose { docker, file } => compose(docker, file, &["up", "--detach"]),
+        }
+    }
+
+    fn stop(&self) -> Command {
+        match self {
+            Self::Exec { stop, .. } => stop.clone(),
+            Self::Systemd { systemctl, unit } => systemctl.command(["stop", unit]),
+            // Not `down`, which would remove the containers with what is in them.
+            Self::Compose { docker, file } => compose(docker, file, &["stop"]),
+        }
+    }
+
+    /// Whether it is up now.
+    pub(super) fn state(&self, deadline: Duration) -> Result<ActivationState, StepFault> {
+        let ask = |command: &Command| {
+            let fault = StepFault::command("ask whether the activation is active");
+            command.succeed(deadline).map(|output| output.stdout).map_err(fault)
+        };
+        match self {
+            Self::Exec { status, .. } => {
+                let fault = StepFault::command("ask whether the activation is active");
+                let output = status.run(deadline).map_err(fault)?;
+                Ok(match output.status.code() {
+                    Some(0) => ActivationState::Active,
+                    Some(_) => ActivationState::Inactive,
+                    // Killed by a signal, so it did not answer.
+                    None => ActivationState::Partial {
+                        detail: format!("{status} ended with {}", output.status),
+                    },
+                })
+            }
+            Self::Systemd { systemctl, unit } => {
+                let show = ["show", "--property=ActiveState", "--value", unit];
+                Ok(unit_state(unit, ask(&systemctl.command(show))?.trim()))
+            }
+            Self::Compose { docker, file } => {
+                let services = ask(&compose(docker, file, &["config", "--services"]))?;
+                let running = ask(&compose(docker, file, &["ps", "--services", "--status", "running"]))?;
+                Ok(compose_state(&services, &running))
+            }
+        }
+    }
+}
+
+fn compose(docker: &Program, file: &AbsolutePath, verb: &[&str]) -> Command {
+    let file = file.to_string();
+    docker.command(["compose", "--file", &file].iter().chain(verb).copied())
+}
+
+/// systemd(1), "Units": reloading and refreshing are active too.
+fn unit_state(unit: &str, state: &str) -> ActivationState {
+    match state {
+        "active" | "reloading" | "refreshing" => ActivationState::Active,
+        "inactive" | "failed" => ActivationState::Inactive,
+        other => ActivationState::Partial {
+            detail: format!("the unit {unit} is {other}"),
+        },
+    }
+}
+
+fn compose_state(services: &str, running: &str) -> ActivationState {
+    let running: Vec<_> = running.lines().collect();
+    let missing: Vec<_> = services.lines().filter(|service| !running.contains(service)).collect();
+    if missing.is_empty() && !running.is_empty() {
+        ActivationState::Active
+    } else if running.is_empty() {
+        ActivationState::Inactive
+    } else {
+        ActivationState::Partial {
+            detail: format!("of the compose services these do not run: {}", missing.join(", ")),
+        }
+    }
+}
+
+impl Activation {
+    fn before(&self, host: &Host) -> Result<Before, StepError> {
+        Ok(match self.state(host.site.call_timeout)? {
+            ActivationState::Active => Before::Active,
+            // What was partly up is brought up wholly; an undo can only stop it.
+            ActivationState::Inactive | ActivationState::Partial { .. } => Before::Inactive,
+        })
+    }
+
+    fn ensure_started(&self, host: &Host) -> Result<(), StepError> {
+        if self.state(host.site.call_timeout)? == ActivationState::Active {
+            return Ok(());
+        }
+        let fault = StepFault::command("start the activation");
+        self.start().succeed(host.config.activation_timeout).map_err(fault)?;
+        Ok(())
+    }
+
+    fn ensure_stopped(&self, host: &Host) -> Result<(), StepError> {
+        if self.state(host.site.call_timeout)? == ActivationState::Inactive {
+            return Ok(());
+        }
+        let fault = StepFault::command("stop the activation");
+        self.stop().succeed(host.config.activation_timeout).map_err(fault)?;
+        Ok(())
+    }
+}
+
+fn deadline(host: &Host) -> Duration {
+    // Its own timeouts come first, so that a program that hangs is killed and not only given up on.
+    host.config.activation_timeout + host.site.calls(3)
+}
+
+/// Starts the activation.
+pub(super) struct Activate {
+    host: Arc<Host>,
+    activation: Arc<Activation>,
+}
+
+impl Activate {
+    pub(super) fn new(host: Arc<Host>, activation: Arc<Activation>) -> Self {
+        Self { host, activation }
+    }
+}
+
+impl Step for Activate {
+    fn name(&self) -> String {
+        format!("activate {}", self.host.config.id)
+    }
+
+    fn deadline(&self) -> Duration {
+        deadline(&self.host)
+    }
+
+    fn look(&self) -> Result<Before, StepError> {
+        self.activation.before(&self.host)
+    }
+
+    fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
+        self.activation.ensure_started(&self.host)
+    }
+
+    fn undo(&self, before: Before, _: &Progress) -> Result<(), StepError> {
+        match before {
+            Before::Inactive | Before::Absent => self.activation.ensure_stopped(&self.host),
+            Before::Active | Before::Nothing => Ok(()),
+        }
+    }
+}
+
+/// Stops the activation.
+pub(super) struct Deactivate {
+    host: Arc<Host>,
+    activation: Arc<Activation>,
+}
+
+impl Deactivate {
+    pub(super) fn new(host: Arc<Host>, activation: Arc<Activation>) -> Self {
+        Self { host, activation }
+    }
+}
+
+impl Step for Deactivate {
+    fn name(&self) -> String {
+        format!("deactivate {}", self.host.config.id)
+    }
+
+    fn deadline(&self) -> Duration {
+        deadline(&self.host)
+    }
+
+    fn look(&self) -> Result<Before, StepError> {
+        self.activation.before(&self.host)
+    }
+
+    fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
+        self.activation.ensure_stopped(&self.host)
+    }
+
+    fn undo(&self, before: Before, _: &Progress) -> Result<(), StepError> {
+        match before {
+            Before::Active => self.activation.ensure_started(&self.host),
+            Before::Inactive | Before::Absent | Before::Nothing => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_active_inactive_or_on_its_way() {
+        assert_eq!(unit_state("u", "active"), ActivationState::Active);
+        assert_eq!(unit_state("u", "failed"), ActivationState::Inactive);
+        let detail = "the unit u is activating".to_owned();
+        assert_eq!(unit_state("u", "activating"), ActivationState::Partial { detail });
+    }
+
+    #[test]
+    fn a_compose_file_is_active_only_with_all_its_services() {
+        assert_eq!(compose_state("a\nb\n", "b\na\n"), ActivationState::Active);
+        assert_eq!(compose_state("a\nb\n", ""), ActivationState::Inactive);
+        let state = compose_state("a\nb\n", "b\n");
+        assert!(matches!(&state, ActivationState::Partial { detail } if detail.ends_with(": a")), "{state:?}");
+    }
+}

@@ -1,0 +1,169 @@
+//! The hypervisors of this host: what an operation does to each, and what is true of it.
+//!
+//! What is true is read from libvirt and from the site's own status command each time; nothing here remembers
+//! whether a hypervisor is in service.
+
+mod domain_type;
+mod fault;
+mod guest;
+mod host;
+mod probe;
+mod report;
+mod wait;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hostler_common::id::HypervisorId;
+use hostler_common::operation::OperationKind;
+use hostler_common::rpc::hostler::agent::v1::{Gpu, HostReport};
+use thiserror::Error;
+
+use crate::command::CommandFault;
+use crate::config::{AgentConfig, GpuOverride, HypervisorConfig, SharedStorageConfig};
+use crate::executor::step::Step;
+use crate::libvirt::Libvirt;
+
+pub use fault::StepFault;
+use guest::Guest;
+use host::Host;
+
+/// Why the configured hypervisors cannot be served.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A file that the configuration names cannot be read.
+    #[error("cannot read {} for hypervisor {id}", path.display())]
+    Read {
+        /// The hypervisor.
+        id: HypervisorId,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A program that it needs cannot be run.
+    #[error("hypervisor {id} cannot be served")]
+    Program {
+        /// The hypervisor.
+        id: HypervisorId,
+        /// Why.
+        #[source]
+        source: CommandFault,
+    },
+    /// A definition is not of what the configuration says.
+    #[error("{} of hypervisor {id} is not the definition of {object}: {problem}", path.display())]
+    Definition {
+        /// The hypervisor.
+        id: HypervisorId,
+        /// The file.
+        path: PathBuf,
+        /// What it should define.
+        object: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The domain template is not a template.
+    #[error("the domain template of hypervisor {id} is not valid")]
+    Template {
+        /// The hypervisor.
+        id: HypervisorId,
+        /// Why.
+        #[source]
+        source: Box<minijinja::Error>,
+    },
+}
+
+/// Why there are no steps for an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// The configuration does not hold the hypervisor.
+    #[error("hypervisor {id} is not in the agent's configuration; was it removed?")]
+    NotConfigured {
+        /// The hypervisor.
+        id: HypervisorId,
+    },
+}
+
+/// What every hypervisor of the host shares.
+struct Site {
+    libvirt: Libvirt,
+    call_timeout: Duration,
+    shared_storage: Vec<SharedStorageConfig>,
+    gpu_names: Vec<GpuOverride>,
+}
+
+impl Site {
+    /// Time for `calls` libvirt calls, one after the other.
+    fn calls(&self, calls: u32) -> Duration {
+        self.call_timeout.saturating_mul(calls)
+    }
+}
+
+enum Hypervisor {
+    Host(Arc<Host>),
+    Guest(Arc<Guest>),
+}
+
+/// Every configured hypervisor of this host.
+pub struct Hypervisors {
+    site: Arc<Site>,
+    all: Vec<Hypervisor>,
+    /// The GPUs as last seen. Cards do not leave while libvirt is down, and a report without them would say so.
+    seen_gpus: Mutex<Vec<Gpu>>,
+}
+
+impl Hypervisors {
+    /// Reads what the configuration names and finds the programs it needs. It does not talk to libvirt.
+    ///
+    /// # Errors
+    /// When a file or a program is missing or is not what it should be.
+    pub fn new(config: &AgentConfig, libvirt: Libvirt) -> Result<Self, SetupError> {
+        let site = Arc::new(Site {
+            libvirt,
+            call_timeout: config.libvirt.call_timeout,
+            shared_storage: config.shared_storage.clone(),
+            gpu_names: config.gpus.clone(),
+        });
+        let set_up = |hypervisor: &HypervisorConfig| {
+            Ok(match hypervisor {
+                HypervisorConfig::Host(host) => Hypervisor::Host(Arc::new(Host::new(host, site.clone())?)),
+                HypervisorConfig::Guest(guest) => Hypervisor::Guest(Arc::new(Guest::new(guest, site.clone())?)),
+            })
+        };
+        let all = config.hypervisors.iter().map(set_up).collect::<Result<_, _>>()?;
+        Ok(Self {
+            site,
+            all,
+            seen_gpus: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The steps of an operation, in order. It looks at nothing, so it does not block.
+    ///
+    /// # Errors
+    /// When the configuration does not hold the hypervisor.
+    pub fn plan(&self, kind: OperationKind, id: &HypervisorId) -> Result<Vec<Box<dyn Step>>, PlanError> {
+        let hypervisor = self.all.iter().find(|hypervisor| hypervisor.id() == id);
+        match hypervisor.ok_or_else(|| PlanError::NotConfigured { id: id.clone() })? {
+            Hypervisor::Host(host) => Ok(host.plan(kind)),
+            Hypervisor::Guest(guest) => Ok(guest.plan(kind)),
+        }
+    }
+
+    /// The host and every hypervisor as they are now. It blocks. It never fails: what cannot be told is
+    /// reported so, with the reason.
+    pub fn report(&self) -> HostReport {
+        report::read(self)
+    }
+}
+
+impl Hypervisor {
+    fn id(&self) -> &HypervisorId {
+        match self {
+            Self::Host(host) => host.id(),
+            Self::Guest(guest) => guest.id(),
+        }
+    }
+}

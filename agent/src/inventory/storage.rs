@@ -1,0 +1,237 @@
+//! Whether a declared shared path is what it should be: the right mount, writable, its libvirt pool active.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use hostler_common::error::Retry;
+use thiserror::Error;
+
+use super::mounts::{self, Mount};
+use crate::config::{AbsolutePath, PoolName, SharedStorageConfig};
+use crate::libvirt::{Libvirt, LibvirtFault, Presence};
+
+/// Why a shared path cannot be used.
+#[derive(Debug, Error)]
+pub enum StorageFault {
+    /// The kernel does not tell what is mounted.
+    #[error("cannot read what is mounted")]
+    Mounts {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nothing is mounted there: the path is only a folder.
+    #[error("nothing is mounted on {path}; mount {expected}")]
+    NotMounted {
+        /// The path.
+        path: AbsolutePath,
+        /// What should be.
+        expected: String,
+    },
+    /// Something else is.
+    #[error("{path} is mounted from {found} and not from {expected}")]
+    OtherSource {
+        /// The path.
+        path: AbsolutePath,
+        /// What should be.
+        expected: String,
+        /// What is.
+        found: String,
+    },
+    /// It is of another type.
+    #[error("{path} is mounted as {found} and not as {expected}")]
+    OtherType {
+        /// The path.
+        path: AbsolutePath,
+        /// What should be.
+        expected: String,
+        /// What is.
+        found: String,
+    },
+    /// A file cannot be made in it.
+    #[error("{path} is not writable: cannot {action} {}", probe.display())]
+    NotWritable {
+        /// The path.
+        path: AbsolutePath,
+        /// What failed.
+        action: &'static str,
+        /// The file.
+        probe: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its pool is not active.
+    #[error("the libvirt pool {pool} of {path} is not active")]
+    PoolNotActive {
+        /// The path.
+        path: AbsolutePath,
+        /// The pool.
+        pool: PoolName,
+    },
+    /// libvirt does not tell.
+    #[error("cannot tell whether the libvirt pool {pool} is active")]
+    Pool {
+        /// The pool.
+        pool: PoolName,
+        /// Why.
+        #[source]
+        source: LibvirtFault,
+    },
+}
+
+impl StorageFault {
+    /// What may be done about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Mounts { .. }
+            | Self::NotMounted { .. }
+            | Self::OtherSource { .. }
+            | Self::OtherType { .. }
+            | Self::NotWritable { .. }
+            | Self::PoolNotActive { .. } => Retry::Never,
+            Self::Pool { source, .. } => source.retry(),
+        }
+    }
+}
+
+/// Checks one declared path. It may hang for as long as its file system does.
+///
+/// # Errors
+/// When the path cannot be used.
+pub fn check(storage: &SharedStorageConfig, libvirt: &Libvirt) -> Result<(), StorageFault> {
+    let mounts = mounts::read().map_err(|source| StorageFault::Mounts { source })?;
+    check_mount(storage, &mounts)?;
+    check_writable(&storage.path)?;
+    let Some(pool) = &storage.pool else { return Ok(()) };
+    match libvirt.pool(pool) {
+        Ok(Presence::Active) => Ok(()),
+        Ok(Presence::Inactive | Presence::Absent) => Err(StorageFault::PoolNotActive {
+            path: storage.path.clone(),
+            pool: pool.clone(),
+        }),
+        Err(source) => Err(StorageFault::Pool {
+            pool: pool.clone(),
+            source,
+        }),
+    }
+}
+
+fn check_mount(storage: &SharedStorageConfig, mounts: &[Mount]) -> Result<(), StorageFault> {
+    let SharedStorageConfig {
+        path, source, fstype, ..
+    } = storage;
+    let path = path.clone();
+    let expected = source.clone();
+    match mounts::at(mounts, &storage.path) {
+        None => Err(StorageFault::NotMounted { path, expected }),
+        Some(mount) if mount.source != *source => Err(StorageFault::OtherSource {
+            path,
+            expected,
+            found: mount.source.clone(),
+        }),
+        Some(mount) => match fstype {
+            Some(expected) if mount.fstype != *expected => Err(StorageFault::OtherType {
+                path,
+                expected: expected.clone(),
+                found: mount.fstype.clone(),
+            }),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Makes, flushes and removes a file. A mount that went read-only, or an NFS export that squashes root, shows
+/// in nothing else.
+fn check_writable(path: &AbsolutePath) -> Result<(), StorageFault> {
+    // One name a host, since hosts share the path; the next probe removes what a crash left.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let probe = path.join(format!(".hostler-probe-{}", host.trim()));
+    let fault = |action| {
+        let (path, probe) = (path.clone(), probe.clone());
+        move |source| StorageFault::NotWritable {
+            path,
+            action,
+            probe,
+            source,
+        }
+    };
+    let written = write_probe(&probe);
+    let removed = std::fs::remove_file(&probe);
+    written.map_err(fault("write"))?;
+    match removed {
+        // Another check at the same time was faster.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(fault("remove")),
+    }
+}
+
+fn write_probe(probe: &Path) -> std::io::Result<()> {
+    let mut file = File::create(probe)?;
+    file.write_all(b"hostler\n")?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage(path: &Path, fstype: Option<&str>) -> SharedStorageConfig {
+        SharedStorageConfig {
+            path: path.to_owned().try_into().unwrap(),
+            source: "nas:/isard".into(),
+            fstype: fstype.map(str::to_owned),
+            pool: None,
+        }
+    }
+
+    fn mount(source: &str, fstype: &str) -> Vec<Mount> {
+        vec![Mount {
+            path: "/isard".into(),
+            fstype: fstype.into(),
+            source: source.into(),
+        }]
+    }
+
+    #[test]
+    fn the_expected_mount_is_taken_and_every_other_named() {
+        let isard = Path::new("/isard");
+        let check = |fstype, mounts: &[Mount]| {
+            check_mount(&storage(isard, fstype), mounts).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(check(None, &mount("nas:/isard", "nfs4")), Ok(()));
+        assert_eq!(check(Some("nfs4"), &mount("nas:/isard", "nfs4")), Ok(()));
+        assert_eq!(
+            check(None, &[]),
+            Err("nothing is mounted on /isard; mount nas:/isard".into())
+        );
+        assert_eq!(
+            check(None, &mount("other:/isard", "nfs4")),
+            Err("/isard is mounted from other:/isard and not from nas:/isard".into())
+        );
+        assert_eq!(
+            check(Some("nfs4"), &mount("nas:/isard", "nfs")),
+            Err("/isard is mounted as nfs and not as nfs4".into())
+        );
+    }
+
+    #[test]
+    fn a_writable_folder_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        check_writable(&folder.path().to_owned().try_into().unwrap()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        // Not even root writes there.
+        let fault = check_writable(&PathBuf::from("/proc/self").try_into().unwrap()).unwrap_err();
+        assert!(
+            fault
+                .to_string()
+                .starts_with("/proc/self is not writable: cannot write"),
+            "{fault}"
+        );
+    }
+}
