@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod command;
 pub mod config;
 pub mod executor;
+pub mod hypervisor;
 pub mod inventory;
 pub mod journal;
 pub mod libvirt;
