@@ -70,7 +70,7 @@ pub(crate) struct Flags {
     /// For people or for programs
     #[arg(long, short, global = true, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
-    /// The longest to wait, as 30s or 10m: 30s for an answer, for operations and watches no limit unless set
+    /// The longest to wait, as 30s or 10m [default: 30s for an answer, no limit for operations and watches]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// The configuration file

@@ -6,11 +6,11 @@ use super::view::{Hypervisor, Operation};
 /// `hostler hypervisors show`.
 pub(crate) fn hypervisor(it: &Hypervisor) -> String {
     let mut page = Page::default();
-    page.field("hypervisor", &escape(&it.id));
-    page.field("host", &escape(&it.host));
+    page.field("hypervisor", escape(&it.id));
+    page.field("host", escape(&it.host));
     page.field("kind", it.kind.word());
     page.field("state", it.state.words());
-    page.field("reason", &escape(&it.reason));
+    page.field("reason", escape(&it.reason));
     page.field(
         "agent",
         match (it.connected, it.agent_version.is_empty()) {

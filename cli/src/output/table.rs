@@ -1,7 +1,7 @@
 //! Lists for people. A row is one line: what does not fit the terminal is cut off at its message, and into
 //! a pipe nothing is cut off.
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, Width};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table};
 
 use super::Terminal;
 use super::text::{escape, memory, requester, verb};
@@ -50,36 +50,36 @@ pub(crate) fn operations(list: &[Operation], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no operations".into();
     }
-    let mut table = table(
-        &[
-            "ID",
-            "RESOURCE",
-            "KIND",
-            "STATE",
-            "REQUESTED",
-            "REQUESTED BY",
-            "MESSAGE",
-        ],
-        terminal,
-    );
-    // An id that is cut off cannot be copied.
-    if let Some(column) = table.column_mut(0) {
-        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(36)));
+    // On a narrow terminal the message needs the room; `show` has the time.
+    let wide = terminal.width.is_none_or(|width| width >= 140);
+    let mut titles = vec!["ID", "RESOURCE", "KIND", "STATE", "REQUESTED BY", "MESSAGE"];
+    if wide {
+        titles.insert(4, "REQUESTED");
+    }
+    let mut table = table(&titles, terminal);
+    // An id that is cut off cannot be copied, and a state not be read.
+    for column in [0, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     for it in list {
         let state = match it.needs_attention {
-            true => format!("{}, needs attention", it.state.word()),
-            false => it.state.word().to_owned(),
+            true => "needs attention",
+            false => it.state.word(),
         };
-        table.add_row(one_line(vec![
+        let mut cells = vec![
             Cell::new(escape(&it.id)),
             Cell::new(escape(&it.resource)),
             Cell::new(verb(&it.kind)),
             Cell::new(state).fg(operation_colour(it.state)),
-            Cell::new(it.requested.as_deref().unwrap_or("-")),
             Cell::new(requester(&it.requested_by)),
             Cell::new(escape(&it.message)),
-        ]));
+        ];
+        if wide {
+            cells.insert(4, Cell::new(it.requested.as_deref().unwrap_or("-")));
+        }
+        table.add_row(one_line(cells));
     }
     draw(&table)
 }
@@ -108,11 +108,10 @@ fn or_dash(text: String) -> String {
 fn table(header: &[&str], terminal: Terminal) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(
-        header
-            .iter()
-            .map(|title| Cell::new(title).add_attribute(Attribute::Bold)),
-    );
+    let titles = header
+        .iter()
+        .map(|title| Cell::new(title).add_attribute(Attribute::Bold));
+    table.set_header(one_line(titles.collect()));
     if terminal.colour {
         table.enforce_styling();
     } else {
@@ -141,8 +140,8 @@ fn draw(table: &Table) -> String {
 
 fn state_colour(state: State) -> Color {
     match state {
-        State::AvailableToDestroy => Color::Green,
-        State::AvailableToCreate => Color::Reset,
+        State::InService => Color::Green,
+        State::OutOfService => Color::Reset,
         State::Unknown => Color::Yellow,
     }
 }
@@ -190,15 +189,17 @@ mod tests {
     }
 
     #[test]
-    fn operations_on_a_terminal_of_140_columns_are_one_line_each() {
-        let terminal = Terminal {
-            width: Some(140),
-            colour: false,
-            spinner: true,
-        };
-        let drawn = operations(&samples::operations(), terminal);
-        assert_eq!(drawn.lines().count(), 1 + samples::operations().len(), "{drawn}");
-        insta::assert_snapshot!(drawn);
+    fn operations_on_terminals_are_one_line_each_with_whole_ids() {
+        for width in [100, 160] {
+            let terminal = Terminal {
+                width: Some(width),
+                colour: false,
+                spinner: true,
+            };
+            let drawn = operations(&samples::operations(), terminal);
+            assert_eq!(drawn.lines().count(), 1 + samples::operations().len(), "{drawn}");
+            insta::assert_snapshot!(format!("operations_on_{width}_columns"), drawn);
+        }
     }
 
     #[test]

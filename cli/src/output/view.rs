@@ -11,13 +11,16 @@ use serde::Serialize;
 
 use super::text;
 
-/// What can be done with a hypervisor: the words of `operations.v1`.
+/// Whether a hypervisor is in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
+    /// Unreachable, busy or locked.
     Unknown,
-    AvailableToCreate,
-    AvailableToDestroy,
+    /// AVAILABLE_TO_CREATE on the wire.
+    OutOfService,
+    /// AVAILABLE_TO_DESTROY on the wire.
+    InService,
 }
 
 impl State {
@@ -25,8 +28,8 @@ impl State {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::AvailableToCreate => "out of service",
-            Self::AvailableToDestroy => "in service",
+            Self::OutOfService => "out of service",
+            Self::InService => "in service",
         }
     }
 }
@@ -128,7 +131,10 @@ impl From<fleet::Hypervisor> for Hypervisor {
         let (state, kind) = (it.state(), it.kind());
         let inventory = it.inventory.unwrap_or_default();
         let mut capabilities = Vec::new();
-        if inventory.shared_storage.iter().any(|storage| storage.usable) {
+        // The same rule as ListHypervisors'.
+        if !inventory.shared_storage.is_empty()
+            && inventory.shared_storage.iter().all(|storage| storage.usable)
+        {
             capabilities.push(Capability::Storage);
         }
         if !inventory.gpus.is_empty() {
@@ -146,8 +152,8 @@ impl From<fleet::Hypervisor> for Hypervisor {
                 operations::HypervisorState::Unspecified | operations::HypervisorState::Unknown => {
                     State::Unknown
                 }
-                operations::HypervisorState::AvailableToCreate => State::AvailableToCreate,
-                operations::HypervisorState::AvailableToDestroy => State::AvailableToDestroy,
+                operations::HypervisorState::AvailableToCreate => State::OutOfService,
+                operations::HypervisorState::AvailableToDestroy => State::InService,
             },
             reason: it.reason,
             connected: it.connected,
@@ -192,6 +198,18 @@ impl From<fleet::Hypervisor> for Hypervisor {
             enrolled: it.enrolled.map(rfc3339),
         }
     }
+}
+
+/// The document of `hostler hypervisors list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Hypervisors<'a> {
+    pub(crate) hypervisors: &'a [Hypervisor],
+}
+
+/// The document of `hostler operations list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Operations<'a> {
+    pub(crate) operations: &'a [Operation],
 }
 
 /// Where an operation stands.
@@ -311,4 +329,23 @@ impl Operation {
 /// RFC 3339 in UTC.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     UnixMillis::from(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn the_json_of_hypervisors_is_stable() {
+        let list = samples::hypervisors();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&Hypervisors { hypervisors: &list }).unwrap());
+    }
+
+    #[test]
+    fn the_json_of_operations_is_stable() {
+        let mut list = samples::operations();
+        list[1].logs = None;
+        insta::assert_snapshot!(serde_json::to_string_pretty(&Operations { operations: &list }).unwrap());
+    }
 }

@@ -9,9 +9,10 @@ mod updates;
 
 use std::time::Duration;
 
-use hostler_common::error::Chain;
 use hostler_common::id::OperationId;
 use hostler_common::retry::Waits;
+use hostler_common::units::UnixMillis;
+use tokio::time::Instant;
 
 use self::story::Story;
 pub(crate) use self::updates::Wish;
@@ -28,23 +29,20 @@ pub(crate) enum Detach {
     OnceAccepted,
 }
 
-/// How long to wait for the ids of a bulk request that is accepted in several messages.
-const MORE_IDS_WITHIN: Duration = Duration::from_secs(2);
+/// How long `--detach` waits for the rest of a bulk request: some of it may have no operation to wait for.
+const ALL_ACCEPTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Asks for a change and follows it.
 ///
 /// # Errors
 /// When it fails, the coordinator cannot be reached, the time is over, or the person leaves.
 pub(crate) async fn change(context: &Context, wish: Wish, detach: Detach) -> Result<(), Failure> {
-    let what = wish.words();
-    let wanted = wish.ids.len();
-    let mut story = Story::begin(context, what, wanted);
+    let mut story = Story::begin(context, wish.words(), wish.ids.clone());
     guarded(context, &mut story, async |follower, story| {
-        let last = match follower.ask(&Request::Change(wish), story, detach).await? {
-            Some(last) => last,
-            None => return story.detached(),
-        };
-        story.end(last)
+        match follower.ask(wish, story, detach).await? {
+            Some(last) => story.end(last),
+            None => story.detached(),
+        }
     })
     .await
 }
@@ -56,7 +54,7 @@ pub(crate) async fn change(context: &Context, wish: Wish, detach: Detach) -> Res
 pub(crate) async fn watch(context: &Context, id: OperationId) -> Result<(), Failure> {
     let mut story = Story::of_operation(context, id);
     guarded(context, &mut story, async |follower, story| {
-        let last = follower.to_its_end(id, story).await?;
+        let last = follower.to_its_end(id, "", story).await?;
         story.end(last)
     })
     .await
@@ -88,9 +86,13 @@ async fn guarded(
     story.close()?;
     match (ended, limit) {
         (Some(ended), _) => ended,
-        (None, limit) => Err(Failure::NotEnded {
+        (None, limit) if story.has_begun() => Err(Failure::NotEnded {
             after: limit.unwrap_or_default(),
             watch: story.ids(),
+        }),
+        (None, limit) => Err(Failure::NoAnswer {
+            address: context.settings.coordinator.clone(),
+            after: limit.unwrap_or_default(),
         }),
     }
 }
@@ -117,49 +119,50 @@ impl Follower {
     /// Sends the request and reads to the end; `None` when it was left once accepted.
     async fn ask(
         &self,
-        request: &Request,
+        mut wish: Wish,
         story: &mut Story,
         detach: Detach,
     ) -> Result<Option<Update>, Failure> {
-        let mut updates = self.open(request).await?;
+        let mut request = Request::Change(wish.clone());
+        let mut updates = self.open(&request).await?;
+        let mut outcomes = Vec::new();
+        let mut known = Vec::new();
         loop {
-            match self.read(request, &mut updates, story, detach).await? {
-                Read::Ended(last) => return Ok(Some(last)),
+            match self.read(&request, &mut updates, story, detach).await? {
+                Read::Ended(last) => {
+                    outcomes.push(last);
+                    break;
+                }
                 Read::Accepted => return Ok(None),
                 Read::Broke(why) => story.lost(&why),
             }
-            if let Some(ids) = story.known_ids() {
-                return self.each_to_its_end(ids, story).await.map(Some);
+            let (accepted, rest): (Vec<_>, Vec<_>) =
+                wish.ids.into_iter().partition(|id| story.accepted(id).is_some());
+            known.extend(accepted);
+            if rest.is_empty() {
+                break;
             }
-            // Not accepted, as far as we know. If it was, asking again attaches to it.
-            updates = self.open_again(request, story).await?;
+            // What the coordinator has named no operation for. If it took one, asking again attaches to it.
+            wish.ids = rest;
+            request = Request::Change(wish.clone());
+            updates = self.open_again(&request, story).await?;
         }
-    }
-
-    /// Follows known operations, one after the other; they go on side by side. The last failure wins.
-    async fn each_to_its_end(&self, ids: Vec<OperationId>, story: &mut Story) -> Result<Update, Failure> {
-        let mut outcome: Option<Update> = None;
-        let many = ids.len() > 1;
-        for id in ids {
-            let last = self.to_its_end(id, story).await?;
-            if many {
-                story.tell(&last)?;
-            }
-            if outcome
-                .as_ref()
-                .is_none_or(|known| known.state != OperationState::Failed)
-            {
-                outcome = Some(last);
+        // One after the other; they go on side by side.
+        for hypervisor in known {
+            if let Some(id) = story.accepted(&hypervisor) {
+                let prefix = story.prefix(&hypervisor);
+                outcomes.push(self.to_its_end(id, &prefix, story).await?);
             }
         }
-        outcome.ok_or(Failure::NotEnded {
-            after: Duration::ZERO,
-            watch: story.ids(),
-        })
+        summed_up(outcomes, story).map(Some)
     }
 
-    async fn to_its_end(&self, id: OperationId, story: &mut Story) -> Result<Update, Failure> {
-        let request = Request::Watch(id);
+    /// Follows a known operation. `prefix` goes before each message.
+    async fn to_its_end(&self, id: OperationId, prefix: &str, story: &mut Story) -> Result<Update, Failure> {
+        let request = Request::Watch {
+            id,
+            prefix: prefix.to_owned(),
+        };
         let mut updates = match story.is_reconnecting() {
             false => self.open(&request).await?,
             true => self.open_again(&request, story).await?,
@@ -206,38 +209,67 @@ impl Follower {
         story: &mut Story,
         detach: Detach,
     ) -> Result<Read, Failure> {
-        let mut accepted = false;
+        let mut leave_at: Option<Instant> = None;
         loop {
-            let next = if accepted {
-                // What is accepted stays so; waiting is only for the ids.
-                match tokio::time::timeout(MORE_IDS_WITHIN, updates.next()).await {
+            let next = match leave_at {
+                None => updates.next().await,
+                Some(at) => match tokio::time::timeout_at(at, updates.next()).await {
                     Ok(next) => next,
                     Err(_) => return Ok(Read::Accepted),
-                }
-            } else {
-                updates.next().await
+                },
             };
             match next {
                 Ok(Some(update)) if update.has_ended() => return Ok(Read::Ended(update)),
                 Ok(Some(update)) => {
                     story.tell(&update)?;
                     if detach == Detach::OnceAccepted {
-                        if update.state != OperationState::Scheduled || story.known_ids().is_some() {
+                        if story.all_accepted() {
                             return Ok(Read::Accepted);
                         }
-                        accepted = true;
+                        leave_at.get_or_insert_with(|| Instant::now() + ALL_ACCEPTED_WITHIN);
                     }
                 }
-                Ok(None) if accepted => return Ok(Read::Accepted),
+                // The first message came after everything was durable, so it stays accepted.
+                Ok(None) | Err(_) if leave_at.is_some() => return Ok(Read::Accepted),
                 Ok(None) => return Ok(Read::Broke("the stream ended early".into())),
-                Err(_) if accepted => return Ok(Read::Accepted),
                 Err(status) if connection_broke(&status) => {
-                    return Ok(Read::Broke(
-                        hostler_pki::explain(&status).unwrap_or_else(|| Chain(&status).to_string()),
-                    ));
+                    let why = hostler_pki::explain(&status).unwrap_or_else(|| status.message().to_owned());
+                    return Ok(Read::Broke(why));
                 }
                 Err(status) => return Err(self.coordinator.failed(request.call(), status)),
             }
         }
     }
+}
+
+/// One outcome of several: failed when any is.
+fn summed_up(mut outcomes: Vec<Update>, story: &mut Story) -> Result<Update, Failure> {
+    if outcomes.len() > 1 {
+        for outcome in &outcomes {
+            story.tell(outcome)?;
+        }
+        let failed: Vec<_> = outcomes
+            .iter()
+            .filter(|it| it.state == OperationState::Failed)
+            .collect();
+        let (state, message) = match failed.as_slice() {
+            [] => (OperationState::Completed, format!("all {} done", outcomes.len())),
+            [only] => (OperationState::Failed, only.message.clone()),
+            [first, rest @ ..] => (
+                OperationState::Failed,
+                format!("{}; and {} more", first.message, rest.len()),
+            ),
+        };
+        return Ok(Update {
+            state,
+            message,
+            time: UnixMillis::now().to_string(),
+        });
+    }
+    // The loop above ends with an outcome or with operations to follow.
+    Ok(outcomes.pop().unwrap_or_else(|| Update {
+        state: OperationState::Failed,
+        message: "nothing was asked for".into(),
+        time: UnixMillis::now().to_string(),
+    }))
 }

@@ -1,9 +1,9 @@
 //! What has been told of an operation so far: prints news once, and remembers the operations' ids.
 //! It knows no stream. What is printed twice or not at all after a reconnect is decided here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use hostler_common::id::OperationId;
+use hostler_common::id::{HypervisorId, OperationId};
 use serde::Serialize;
 
 use super::updates::Update;
@@ -19,11 +19,14 @@ pub(super) struct Story {
     progress: Progress,
     /// As `create of hv1`.
     what: String,
-    /// How many operations the request makes.
-    wanted: usize,
-    ids: Vec<OperationId>,
+    /// What was asked for. Empty when an operation is watched.
+    wanted: Vec<HypervisorId>,
+    /// The operation that is watched.
+    watched: Option<OperationId>,
+    /// The operations that the coordinator has named so far.
+    accepted: BTreeMap<HypervisorId, OperationId>,
     times: Times,
-    told: HashSet<(OperationState, String)>,
+    told: HashSet<String>,
     /// After a reconnect the coordinator tells from the beginning.
     connection: Connection,
 }
@@ -48,21 +51,33 @@ struct Line<'a> {
     time: &'a str,
     state: OperationState,
     message: &'a str,
-    operation_ids: &'a [OperationId],
+    operation_ids: &'a [String],
 }
 
 impl Story {
-    /// Of a request that makes `wanted` operations.
-    pub(super) fn begin(context: &Context, what: String, wanted: usize) -> Self {
-        Self::new(context, what, wanted, Vec::new(), Times::Hidden)
+    /// Of a request for these.
+    pub(super) fn begin(context: &Context, what: String, wanted: Vec<HypervisorId>) -> Self {
+        Self::new(context, what, wanted, None, Times::Hidden)
     }
 
     /// Of an operation that exists.
     pub(super) fn of_operation(context: &Context, id: OperationId) -> Self {
-        Self::new(context, format!("operation {id}"), 1, vec![id], Times::Shown)
+        Self::new(
+            context,
+            format!("operation {id}"),
+            Vec::new(),
+            Some(id),
+            Times::Shown,
+        )
     }
 
-    fn new(context: &Context, what: String, wanted: usize, ids: Vec<OperationId>, times: Times) -> Self {
+    fn new(
+        context: &Context,
+        what: String,
+        wanted: Vec<HypervisorId>,
+        watched: Option<OperationId>,
+        times: Times,
+    ) -> Self {
         let format = context.settings.output;
         // Programs that read JSON get no spinner beside it.
         let terminal = match format {
@@ -77,7 +92,8 @@ impl Story {
             progress: Progress::start(terminal),
             what,
             wanted,
-            ids,
+            watched,
+            accepted: BTreeMap::new(),
             times,
             told: HashSet::new(),
             connection: Connection::First,
@@ -87,7 +103,7 @@ impl Story {
     /// Tells a piece of news, unless it was told before a reconnect.
     pub(super) fn tell(&mut self, update: &Update) -> Result<(), Failure> {
         self.learn(update);
-        let known = !self.told.insert((update.state, update.message.clone()));
+        let known = !self.told.insert(update.message.clone());
         if known && self.connection == Connection::Again {
             return Ok(());
         }
@@ -101,7 +117,7 @@ impl Story {
                 time,
                 state: *state,
                 message,
-                operation_ids: &self.ids,
+                operation_ids: &self.ids(),
             }),
             Format::Table => {
                 let line = format!("{:<9}  {}", state.capitals(), escape(message));
@@ -113,28 +129,43 @@ impl Story {
         }
     }
 
-    /// Remembers the id that the coordinator names when it accepts an operation. Later messages may name
-    /// other operations.
+    /// Remembers the id that the coordinator names when it accepts an operation.
     fn learn(&mut self, update: &Update) {
-        if self.ids.len() >= self.wanted || update.state != OperationState::Scheduled && !self.told.is_empty()
-        {
-            return;
-        }
-        if let Some(id) = operation_named_in(&update.message)
-            && !self.ids.contains(&id)
-        {
-            self.ids.push(id);
+        if let Some((hypervisor, operation)) = acceptance(&self.wanted, &update.message) {
+            self.accepted.entry(hypervisor.clone()).or_insert(operation);
         }
     }
 
-    /// The operations, once all are known.
-    pub(super) fn known_ids(&self) -> Option<Vec<OperationId>> {
-        (self.ids.len() == self.wanted).then(|| self.ids.clone())
+    /// Whether the operation of everything that was asked for is known.
+    pub(super) fn all_accepted(&self) -> bool {
+        self.accepted.len() == self.wanted.len()
+    }
+
+    /// The operation on `id`, if the coordinator has named it.
+    pub(super) fn accepted(&self, id: &HypervisorId) -> Option<OperationId> {
+        self.accepted.get(id).copied()
+    }
+
+    /// How a bulk call begins what it says of `id`; nothing when only one was asked for.
+    pub(super) fn prefix(&self, id: &HypervisorId) -> String {
+        match self.wanted.as_slice() {
+            [_] => String::new(),
+            _ => format!("{id}: "),
+        }
     }
 
     /// The operations that are known.
     pub(super) fn ids(&self) -> Vec<String> {
-        self.ids.iter().map(ToString::to_string).collect()
+        self.watched
+            .iter()
+            .chain(self.accepted.values())
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// Whether the coordinator has said anything.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.told.is_empty()
     }
 
     /// Whether the stream broke and none has been opened since.
@@ -162,7 +193,7 @@ impl Story {
     /// Says how to go on without this client.
     pub(super) fn detached(&mut self) -> Result<(), Failure> {
         self.progress.end()?;
-        match (self.format, self.ids.as_slice()) {
+        match (self.format, self.ids().as_slice()) {
             (Format::Json, _) => Ok(()),
             (Format::Table, []) => {
                 output::print("accepted; follow it with: hostler operations list --unended")
@@ -203,14 +234,19 @@ impl Story {
     }
 }
 
-/// The operation of a message like `operation 019aa111-… : create hv1 on host node1: scheduled`.
-fn operation_named_in(message: &str) -> Option<OperationId> {
-    let (_, rest) = message.split_once("operation ")?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_hexdigit() && c != '-')
-        .unwrap_or(rest.len());
-    // Only the form that is printed: the parser takes shorter ones too, and so would take a word like `ed`.
-    rest[..end].parse().ok().filter(|_| end == 36)
+/// The operation that a message names as accepted: `operation 019aa111-…: create hv1 on host node1: scheduled`,
+/// in a bulk call with `hv1: ` before it. An operation named later in a message is another one.
+fn acceptance<'a>(wanted: &'a [HypervisorId], message: &str) -> Option<(&'a HypervisorId, OperationId)> {
+    let (hypervisor, words) = match wanted {
+        [only] => (only, message),
+        many => {
+            let (id, words) = message.split_once(": ")?;
+            (many.iter().find(|wanted| wanted.as_str() == id)?, words)
+        }
+    };
+    // Exactly the form that is printed: the parser alone would take other forms of a UUID too.
+    let id = words.strip_prefix("operation ")?.get(..36)?;
+    Some((hypervisor, id.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -218,30 +254,42 @@ mod tests {
     use super::*;
 
     const ID: &str = "019aa111-2222-7333-8444-555566667777";
+    const OTHER: &str = "019aa111-2222-7333-8444-888899990000";
+
+    fn named(wanted: &[&str], message: &str) -> Option<(String, String)> {
+        let wanted: Vec<HypervisorId> = wanted.iter().map(|id| id.parse().unwrap()).collect();
+        acceptance(&wanted, message).map(|(hypervisor, id)| (hypervisor.to_string(), id.to_string()))
+    }
 
     #[test]
     fn the_id_is_found_where_the_coordinator_puts_it() {
-        let other = ID.replace('7', "8");
-        for message in [
-            format!("operation {ID}: create hv1 on host node1: scheduled"),
-            format!("operation {ID}: create hv1 on host node1: waits for operation {other} (destroy)"),
-            format!("hv1: operation {ID}"),
-        ] {
-            assert_eq!(
-                operation_named_in(&message).map(|id| id.to_string()).as_deref(),
-                Some(ID),
-                "{message}"
-            );
-        }
+        let expected = Some(("hv1".to_owned(), ID.to_owned()));
+        let single =
+            format!("operation {ID}: create hv1 on host node1: waits for operation {OTHER} (destroy)");
+        assert_eq!(named(&["hv1"], &single), expected);
+        assert_eq!(named(&["hv0", "hv1"], &format!("hv1: {single}")), expected);
+    }
+
+    #[test]
+    fn an_operation_that_is_only_mentioned_is_not_taken() {
         for message in [
             "",
             "operation",
             "operation x",
             "operation 019aa111",
-            "domain {ID} started",
-            "operation é",
+            "operation ééééééééééééééééééééééé",
+            &format!("waits for operation {ID}"),
+            &format!("domain {ID} started"),
         ] {
-            assert_eq!(operation_named_in(message), None, "{message}");
+            assert_eq!(named(&["hv1"], message), None, "{message}");
         }
+        assert_eq!(
+            named(&["hv0", "hv1"], &format!("operation {ID}: create hv1")),
+            None
+        );
+        assert_eq!(
+            named(&["hv0", "hv1"], &format!("hv9: operation {ID}: create hv9")),
+            None
+        );
     }
 }

@@ -10,7 +10,7 @@ use hostler_common::rpc::operations::v1::{
 };
 use hostler_common::units::UnixMillis;
 use prost_types::Timestamp;
-use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue};
+use tonic::metadata::BinaryMetadataValue;
 use tonic::{Response, Status, Streaming};
 
 use crate::connect::{Call, Coordinator};
@@ -36,20 +36,14 @@ impl Wish {
         format!("{} of {}{more}", self.kind.verb(), ids.join(", "))
     }
 
-    /// The request with the reason beside it: plain metadata for printable ASCII, the binary kind for the rest.
+    /// The request with the reason beside it: binary metadata, since a reason may be in any language.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(reason) = self.reason.as_deref().filter(|reason| !reason.is_empty()) {
-            let printable = reason.bytes().all(|b| (b' '..=b'~').contains(&b));
-            match AsciiMetadataValue::try_from(reason) {
-                Ok(value) if printable => {
-                    request.metadata_mut().insert("hostler-reason", value);
-                }
-                _ => {
-                    let value = BinaryMetadataValue::from_bytes(reason.as_bytes());
-                    request.metadata_mut().insert_bin("hostler-reason-bin", value);
-                }
-            }
+            request.metadata_mut().insert_bin(
+                "hostler-reason-bin",
+                BinaryMetadataValue::from_bytes(reason.as_bytes()),
+            );
         }
         request
     }
@@ -59,7 +53,11 @@ impl Wish {
 #[derive(Debug)]
 pub(super) enum Request {
     Change(Wish),
-    Watch(OperationId),
+    /// `prefix` goes before each message, as a bulk call does it.
+    Watch {
+        id: OperationId,
+        prefix: String,
+    },
 }
 
 impl Request {
@@ -74,7 +72,7 @@ impl Request {
                 kind: OperationKind::DestroyHypervisor,
                 ..
             }) => Call::change("DestroyHypervisor"),
-            Self::Watch(_) => Call::read("WatchOperation"),
+            Self::Watch { .. } => Call::read("WatchOperation"),
         }
     }
 
@@ -82,13 +80,13 @@ impl Request {
     pub(super) async fn open(&self, coordinator: &Coordinator) -> Result<Response<Updates>, Status> {
         let mut client = coordinator.operations();
         Ok(match self {
-            Self::Watch(id) => {
+            Self::Watch { id, prefix } => {
                 let request = WatchOperationRequest { id: id.to_string() };
                 coordinator
                     .fleet()
                     .watch_operation(request)
                     .await?
-                    .map(Updates::Watch)
+                    .map(|stream| Updates::Watch(stream, prefix.clone()))
             }
             Self::Change(wish) => match (wish.kind, wish.ids.as_slice()) {
                 (OperationKind::CreateHypervisor, [id]) => {
@@ -123,7 +121,7 @@ pub(super) enum Updates {
     CreateBulk(Streaming<CreateHypervisorsResponse>),
     Destroy(Streaming<DestroyHypervisorResponse>),
     DestroyBulk(Streaming<DestroyHypervisorsResponse>),
-    Watch(Streaming<WatchOperationResponse>),
+    Watch(Streaming<WatchOperationResponse>, String),
 }
 
 impl Updates {
@@ -146,10 +144,10 @@ impl Updates {
                 .message()
                 .await?
                 .map(|it| Update::new(it.state, it.msg, None)),
-            Self::Watch(stream) => stream
-                .message()
-                .await?
-                .map(|it| Update::new(it.state, it.msg, it.ts)),
+            Self::Watch(stream, prefix) => {
+                let message = stream.message().await?;
+                message.map(|it| Update::new(it.state, format!("{prefix}{}", it.msg), it.ts))
+            }
         })
     }
 }
@@ -196,19 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_reason_goes_as_text_and_any_other_as_bytes() {
-        let plain = wish("disk swap").request(());
-        assert_eq!(plain.metadata().get("hostler-reason").unwrap(), "disk swap");
-        for other in ["Plattentausch für später", "two\nlines"] {
-            let request = wish(other).request(());
-            assert!(request.metadata().get("hostler-reason").is_none());
+    fn a_reason_in_any_language_arrives_unchanged() {
+        for reason in ["disk swap", "Plattentausch für später", "two\nlines"] {
+            let request = wish(reason).request(());
             let bytes = request
                 .metadata()
                 .get_bin("hostler-reason-bin")
                 .unwrap()
                 .to_bytes()
                 .unwrap();
-            assert_eq!(bytes, other.as_bytes());
+            assert_eq!(bytes, reason.as_bytes());
         }
         assert!(wish("").request(()).metadata().is_empty());
     }

@@ -268,7 +268,7 @@ mod tests {
             changes(Some(&old), &new).is_empty(),
             "hearing from an agent is no change"
         );
-        new.state = State::AvailableToDestroy;
+        new.state = State::InService;
         new.connected = false;
         new.memory_mb = 7;
         new.operation_ids = vec!["b".into()];

@@ -7,7 +7,7 @@ use hostler_common::rpc::hostler::fleet::v1::ListOperationsRequest;
 use crate::command::Context;
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::view::Operation;
+use crate::output::view::{Operation, Operations};
 use crate::output::{self, Format, table};
 
 /// The most that the coordinator gives at once.
@@ -25,7 +25,7 @@ Examples:
   hostler operations list
   hostler operations list --unended
   hostler operations list --resource hv1 --limit 5
-  hostler operations list --output json | jq -r '.[] | select(.needs_attention).id'"
+  hostler operations list --output json | jq -r '.operations[] | select(.needs_attention).id'"
 )]
 pub(crate) struct List {
     /// At most this many
@@ -73,7 +73,7 @@ impl List {
         }
         match context.settings.output {
             Format::Table => output::print(&table::operations(&list, context.terminal)),
-            Format::Json => output::print_document(&list),
+            Format::Json => output::print_document(&Operations { operations: &list }),
         }
     }
 }

@@ -22,7 +22,7 @@ frees it for new operations. Look at the host first; the note is kept with the o
 Needs the role admin.",
     after_long_help = "\
 Examples:
-  hostler operations list --output json | jq -r '.[] | select(.needs_attention).id'
+  hostler operations list --output json | jq -r '.operations[] | select(.needs_attention).id'
   hostler operations resolve 019aa111-2222-7333-8444-555566667777 --note \"unit restarted by hand\""
 )]
 pub(crate) struct Resolve {
