@@ -1,6 +1,7 @@
 //! The agent: reports what a host has, and does libvirt and storage work on it.
 
 pub mod blocking;
+pub mod check;
 pub mod command;
 pub mod config;
 pub mod executor;
@@ -10,3 +11,4 @@ pub mod journal;
 pub mod libvirt;
 pub mod service_manager;
 pub mod session;
+pub mod wiring;

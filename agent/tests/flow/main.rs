@@ -1,6 +1,11 @@
 //! The agent's flow without a host: the executor's transitions, the journal, the laws of operations over a fake
 //! world, and the session against a scripted coordinator.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics, its helpers included"
+)]
+
 mod coordinator;
 mod journal;
 mod laws;

@@ -1,0 +1,89 @@
+//! The agent's program: arguments, configuration, run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use hostler_agent::config::AgentConfig;
+use hostler_agent::wiring::{Agent, BLOCKING_THREADS, Parts};
+use hostler_agent::{check, service_manager};
+use hostler_common::{shutdown, telemetry};
+use tokio_util::sync::CancellationToken;
+
+/// How often to say that the process lives when nobody listens.
+const UNWATCHED: Duration = Duration::from_secs(3600);
+
+/// Reports what this host has to the coordinator, and does libvirt and storage work on it.
+#[derive(Debug, Parser)]
+#[command(name = "hostler-agent", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
+    config: PathBuf,
+    /// Check the configuration, the credentials and the programs, print what is found, and end.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let config = AgentConfig::load(&arguments.config)?;
+    telemetry::start(config.log);
+    // Two providers in one process would make rustls panic at the first connection.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        bail!("another TLS provider is installed already; this is a bug");
+    }
+    let parts = Parts::new(config)?;
+    if arguments.check {
+        check::print(&parts);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        let stop = shutdown::on_signals().context("cannot listen for signals")?;
+        let agent = parts.start(&stop)?;
+        run(agent, stop).await
+    });
+    // A call that hangs in libvirt must not keep the process: its journal says where to go on.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Until every task has ended as told, or one ends untold.
+async fn run(mut agent: Agent, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut looks = agent.reporter.latest();
+    let mut ready = false;
+    let mut stopping = false;
+    let mut watchdog = tokio::time::interval(service_manager::watchdog_interval().unwrap_or(UNWATCHED));
+    loop {
+        // Cancel-safe, each: a join set, a watch, a token and a clock lose nothing when they are not the first.
+        tokio::select! {
+            ended = agent.tasks.join_next() => match ended {
+                None => return Ok(()),
+                Some(Err(error)) => return Err(error).context("a task of the agent died; this is a bug"),
+                Some(Ok(())) if !stop.is_cancelled() => bail!("a task of the agent ended untold; this is a bug"),
+                Some(Ok(())) => {}
+            },
+            looked = looks.wait_for(|look| look.number > 0), if !ready => {
+                ready = true;
+                if looked.is_ok() {
+                    service_manager::ready();
+                }
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                service_manager::stopping();
+            }
+            _ = watchdog.tick() => service_manager::alive(agent.pulse.age()),
+        }
+    }
+}

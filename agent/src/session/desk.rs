@@ -1,0 +1,516 @@
+//! What this process holds, and what follows from each message about it. No I/O: it answers with what to do.
+//!
+//! ```text
+//!  offer ──▶ Idle ── propose, accepted ──▶ Going ── ended ──▶ Over ── answered ──▶ Dropping ──▶ gone
+//!             ▲                              │
+//!             └── halted: the lease is lost ─┘     (the journal stays, for the next offer)
+//! ```
+//!
+//! The invariants: an operation is started only when it is Idle, under an accepted proposal; a fence older than
+//! the newest seen starts nothing; an end is said after every line of the operation, and after a report that was
+//! made after the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::id::{Fence, HostName, OperationId, ProcessToken, ResourceName};
+use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, Offer, ProposeAnswer, SessionRequest, Welcome};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::held::{Fate, Held, Offered, Work};
+use super::messages::{self, Proposal};
+use crate::executor::outbox::Outbox;
+use crate::executor::run::{Accepted, Lease, RunEnd};
+use crate::journal::state_dir::{Aside, Found, StateDir};
+
+/// Operations that run at once. A host has about as many hypervisors as GPUs, a few, and each has one
+/// operation at a time; this leaves room for the largest.
+pub const RUNNING_BOUND: usize = 32;
+/// Offers and journals that are known at once; one offer a resource of the host.
+const HELD_BOUND: usize = 1024;
+/// How long a Finish may stay unanswered before it is said again.
+const FINISH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Do {
+    /// Send it on the stream, in order.
+    Send(Box<SessionRequest>),
+    /// Run the operation.
+    Start {
+        /// Which.
+        accepted: Accepted,
+        /// Its lease, and each later one.
+        lease: watch::Receiver<Lease>,
+        /// Stops it.
+        halt: CancellationToken,
+    },
+    /// Do away with its journal.
+    Drop {
+        /// Whose.
+        operation: OperationId,
+        /// How.
+        fate: Fate,
+    },
+}
+
+/// A proposal that has not been answered.
+#[derive(Debug)]
+struct Asked {
+    operation: OperationId,
+    /// It takes the operation, and does not only renew.
+    taking: bool,
+    line: Option<String>,
+}
+
+/// The operations of this process.
+#[derive(Debug)]
+pub struct Desk {
+    host: HostName,
+    token: ProcessToken,
+    state_dir: Arc<StateDir>,
+    outbox: Outbox,
+    stop: CancellationToken,
+    held: BTreeMap<OperationId, Held>,
+    asked: BTreeMap<u64, Asked>,
+    next_request: u64,
+    lease_seconds: u32,
+    /// The newest look at the host that this session has reported.
+    looked: u64,
+    todo: Vec<Do>,
+}
+
+impl Desk {
+    /// With what an earlier process left. Every run stops when `stop` is cancelled.
+    pub fn new(
+        host: HostName,
+        state_dir: Arc<StateDir>,
+        outbox: Outbox,
+        stop: CancellationToken,
+        found: &[Found],
+    ) -> Self {
+        let now = Instant::now();
+        let held = found
+            .iter()
+            .map(|found| (found.operation, Held::found(found, now)))
+            .collect();
+        Self {
+            host,
+            token: ProcessToken::generate(),
+            state_dir,
+            outbox,
+            stop,
+            held,
+            asked: BTreeMap::new(),
+            next_request: 1,
+            lease_seconds: 1,
+            looked: 0,
+            todo: Vec::new(),
+        }
+    }
+
+    /// The first message of a session.
+    pub fn hello(&self) -> SessionRequest {
+        let journaled = self.held.iter().filter(|(_, held)| held.journaled);
+        messages::hello(
+            self.host.as_str(),
+            &self.token,
+            journaled.map(|(id, _)| *id).collect(),
+        )
+    }
+
+    /// What has become due, in order. At most `room` lines are among it.
+    pub fn todo(&mut self, now: Instant, room: usize) -> Vec<Do> {
+        self.take_waiting(now);
+        let ids: Vec<_> = self.held.keys().copied().collect();
+        let mut room = room;
+        for operation in ids {
+            self.say_lines(operation, now, &mut room);
+            self.renew(operation, now);
+            self.finish(operation, now);
+        }
+        std::mem::take(&mut self.todo)
+    }
+
+    /// When something becomes due by itself.
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = self.held.values().filter_map(|held| match &held.work {
+            Work::Going { .. } if !held.lost => Some(held.renew_at),
+            Work::Over {
+                finish_at,
+                after_look,
+                ..
+            } if *after_look <= self.looked => Some(*finish_at),
+            _ => None,
+        });
+        due.min()
+    }
+
+    /// A session is up.
+    pub fn welcomed(&mut self, welcome: &Welcome, now: Instant) {
+        self.lease_seconds = welcome.lease_seconds.max(1);
+        self.looked = 0;
+        for held in self.held.values_mut() {
+            held.renew_at = now;
+            if let Work::Over { finish_at, .. } = &mut held.work {
+                *finish_at = now;
+            }
+        }
+        for id in &welcome.ended_operation_ids {
+            if let Ok(operation) = id.parse() {
+                self.ended_elsewhere(operation);
+            }
+        }
+    }
+
+    /// The session is gone. What it did not answer is said again in the next. Answers with what is to be done
+    /// without one.
+    pub fn disconnected(&mut self) -> Vec<Do> {
+        for (_, asked) in std::mem::take(&mut self.asked).into_iter().rev() {
+            if let Some(line) = asked.line {
+                self.outbox.put_back(asked.operation, line);
+            }
+        }
+        for held in self.held.values_mut() {
+            held.asked = false;
+            held.waiting = false;
+        }
+        // What was only offered is offered again.
+        self.held
+            .retain(|_, held| held.journaled || !matches!(held.work, Work::Idle));
+        let mut left = std::mem::take(&mut self.todo);
+        left.retain(|action| !matches!(action, Do::Send(_)));
+        left
+    }
+
+    /// A look at the host with this number is reported, or could not be.
+    pub fn reported(&mut self, look: u64) {
+        self.looked = self.looked.max(look);
+    }
+
+    /// The coordinator offers an operation.
+    pub fn offered(&mut self, offer: Offer, now: Instant) {
+        let parsed = (
+            offer.operation_id.parse::<OperationId>(),
+            offer.resource.parse::<ResourceName>(),
+        );
+        let (operation, resource) = match parsed {
+            (Ok(operation), Ok(resource)) => (operation, resource),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "an offer is ill-formed and ignored");
+                return;
+            }
+        };
+        let newest = self.state_dir.fences().newest(&resource);
+        if Fence(offer.fence) < newest {
+            tracing::error!(%operation, %resource, fence = offer.fence, %newest, "an offer with an old fence is ignored");
+            return;
+        }
+        if self.held.len() >= HELD_BOUND && !self.held.contains_key(&operation) {
+            tracing::warn!(%operation, %resource, "an offer is ignored: {HELD_BOUND} are known already");
+            return;
+        }
+        let held = self.held.entry(operation).or_insert_with(|| Held::idle(now));
+        held.resource.get_or_insert_with(|| resource.clone());
+        held.offer = Some(Offered {
+            resource,
+            request: offer.request.unwrap_or_default(),
+            attempt: offer.attempt,
+        });
+        held.waiting = !held.asked;
+    }
+
+    /// The coordinator answers a proposal.
+    pub fn proposal_answered(&mut self, answer: ProposeAnswer, now: Instant) {
+        let Some(asked) = self.asked.remove(&answer.request_id) else {
+            tracing::warn!(request = answer.request_id, "an answer to no proposal is ignored");
+            return;
+        };
+        let operation = asked.operation;
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        if asked.taking {
+            held.asked = false;
+        }
+        let newest = match &held.resource {
+            Some(resource) => self.state_dir.fences().newest(resource),
+            None => Fence(0),
+        };
+        let fence = Fence(answer.fence);
+        if !answer.accepted || fence < newest {
+            let reason = match answer.accepted {
+                true => "it was accepted under a fence older than the newest seen".to_owned(),
+                false => answer.reason,
+            };
+            self.refused(operation, asked.taking, &reason);
+            return;
+        }
+        let lease = Lease {
+            fence,
+            token: self.token.clone(),
+        };
+        let changed = held.lease.as_ref() != Some(&lease);
+        held.lease = Some(lease.clone());
+        held.lost = false;
+        match &mut held.work {
+            Work::Idle => self.start(operation),
+            Work::Going { lease: tell, .. } if changed => {
+                tell.send_replace(lease);
+            }
+            Work::Over { finish_at, .. } if changed => *finish_at = now,
+            Work::Going { .. } | Work::Over { .. } | Work::Dropping => {}
+        }
+    }
+
+    /// The coordinator answers a Finish: either way it knows.
+    pub fn finish_answered(&mut self, answer: &FinishAnswer) {
+        let Ok(operation) = answer.operation_id.parse() else {
+            return;
+        };
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        if !matches!(held.work, Work::Over { .. }) {
+            return;
+        }
+        if !answer.accepted {
+            tracing::warn!(%operation, reason = answer.reason, "the operation's end did not count");
+        }
+        self.drop_journal(operation);
+    }
+
+    /// A run is over. Its end may be said once the look numbered `after_look` is reported.
+    pub fn run_ended(&mut self, operation: OperationId, end: RunEnd, after_look: u64, now: Instant) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        match end {
+            RunEnd::Ended(ending) => {
+                tracing::info!(%operation, outcome = ?ending.outcome, message = ending.message, "operation ended");
+                held.work = Work::Over {
+                    ending,
+                    after_look,
+                    finish_at: now,
+                };
+            }
+            RunEnd::Halted => {
+                held.work = Work::Idle;
+                if held.fate != Fate::Remove {
+                    self.drop_journal(operation);
+                } else if !held.lost && !self.stop.is_cancelled() {
+                    // Lost, and taken again before the step it was in had ended.
+                    self.start(operation);
+                }
+            }
+        }
+    }
+
+    /// The journal of `operation` is gone.
+    pub fn dropped(&mut self, operation: OperationId, now: Instant) {
+        let Some(held) = self.held.remove(&operation) else {
+            return;
+        };
+        if held.waiting {
+            let fresh = Held {
+                resource: held.resource,
+                offer: held.offer,
+                waiting: true,
+                ..Held::idle(now)
+            };
+            self.held.insert(operation, fresh);
+        }
+    }
+
+    fn ended_elsewhere(&mut self, operation: OperationId) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        match &held.work {
+            Work::Over { .. } => {}
+            Work::Idle | Work::Dropping => {
+                tracing::warn!(%operation, "the coordinator holds a begun operation for ended: its journal is set aside");
+                held.fate = Fate::SetAside(Aside::Abandoned);
+            }
+            Work::Going { halt, .. } => {
+                tracing::error!(%operation, "the coordinator holds a running operation for ended: it stops at the next step");
+                held.fate = Fate::SetAside(Aside::Abandoned);
+                halt.cancel();
+                return;
+            }
+        }
+        self.drop_journal(operation);
+    }
+
+    fn drop_journal(&mut self, operation: OperationId) {
+        self.outbox.forget(operation);
+        if let Some(held) = self.held.get_mut(&operation)
+            && !matches!(held.work, Work::Dropping)
+        {
+            held.work = Work::Dropping;
+            let fate = held.fate;
+            self.todo.push(Do::Drop { operation, fate });
+        }
+    }
+
+    fn refused(&mut self, operation: OperationId, taking: bool, reason: &str) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        match &held.work {
+            // A proposal to take it anew decides, which follows or is under way.
+            _ if !taking && (held.asked || held.waiting) => {}
+            Work::Idle if !held.journaled => {
+                tracing::info!(%operation, reason, "the operation is not ours");
+                self.held.remove(&operation);
+            }
+            Work::Idle => tracing::warn!(%operation, reason, "a begun operation is not ours again"),
+            Work::Going { halt, .. } => {
+                if !held.lost {
+                    tracing::error!(%operation, reason, "the lease is lost: the operation stops at the next step");
+                }
+                held.lost = true;
+                halt.cancel();
+            }
+            Work::Over { .. } | Work::Dropping => held.lost = true,
+        }
+    }
+
+    fn start(&mut self, operation: OperationId) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let (Some(offer), Some(lease)) = (held.offer.clone(), held.lease.clone()) else {
+            return;
+        };
+        if self.stop.is_cancelled() {
+            return;
+        }
+        let (tell, lease) = watch::channel(lease);
+        let halt = self.stop.child_token();
+        held.work = Work::Going {
+            halt: halt.clone(),
+            lease: tell,
+        };
+        held.journaled = true;
+        self.todo.push(Do::Start {
+            accepted: Accepted {
+                operation,
+                resource: offer.resource,
+                request: offer.request,
+                attempt: offer.attempt,
+            },
+            lease,
+            halt,
+        });
+    }
+
+    /// Proposes for offers while there is room for more runs.
+    fn take_waiting(&mut self, now: Instant) {
+        let busy = |held: &&Held| held.is_going() || (held.asked && matches!(held.work, Work::Idle));
+        let mut running = self.held.values().filter(busy).count();
+        let ids: Vec<_> = self.held.keys().copied().collect();
+        for operation in ids {
+            let Some(held) = self.held.get_mut(&operation) else {
+                continue;
+            };
+            if !held.waiting || matches!(held.work, Work::Dropping) {
+                continue;
+            }
+            let line = match &held.work {
+                Work::Idle if running >= RUNNING_BOUND => continue,
+                Work::Idle => {
+                    running += 1;
+                    match held.journaled {
+                        false => format!("taken by {}", self.host),
+                        true => format!("taken up again by {}", self.host),
+                    }
+                }
+                _ => format!("still with {}", self.host),
+            };
+            held.waiting = false;
+            held.asked = true;
+            self.propose(operation, true, Some(line), now);
+        }
+    }
+
+    fn say_lines(&mut self, operation: OperationId, now: Instant, room: &mut usize) {
+        while *room > 0 && self.held.get(&operation).is_some_and(|held| !held.lost) {
+            let Some(line) = self.outbox.take(operation) else {
+                return;
+            };
+            *room -= 1;
+            self.propose(operation, false, Some(line), now);
+        }
+    }
+
+    fn renew(&mut self, operation: OperationId, now: Instant) {
+        let due = |held: &Held| held.is_going() && !held.lost && held.renew_at <= now;
+        if self.held.get(&operation).is_some_and(due) {
+            self.propose(operation, false, None, now);
+        }
+    }
+
+    fn finish(&mut self, operation: OperationId, now: Instant) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let Work::Over {
+            ending,
+            after_look,
+            finish_at,
+        } = &mut held.work
+        else {
+            return;
+        };
+        let unsaid = !held.lost && self.outbox.has_lines(operation);
+        // A taking proposal brings the fence that counts.
+        if unsaid || held.asked || *after_look > self.looked || *finish_at > now {
+            return;
+        }
+        *finish_at = now + FINISH_INTERVAL;
+        let lease = held.lease.clone().unwrap_or_else(|| Lease {
+            fence: Fence(0),
+            token: self.token.clone(),
+        });
+        let finish = messages::finish(operation, &lease, ending);
+        self.todo.push(Do::Send(Box::new(finish)));
+    }
+
+    fn propose(&mut self, operation: OperationId, taking: bool, line: Option<String>, now: Instant) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let Some(resource) = &held.resource else {
+            return;
+        };
+        let held_under = held.lease.as_ref().filter(|_| !taking);
+        let request = self.next_request;
+        self.next_request += 1;
+        held.renew_at = now + Duration::from_secs(self.lease_seconds.into()) / 3;
+        let message = messages::propose(
+            request,
+            Proposal {
+                operation,
+                resource,
+                token: held_under.map_or(&self.token, |lease| &lease.token),
+                fence: held_under.map_or(0, |lease| lease.fence.0),
+                lock_for_seconds: self.lease_seconds,
+                line: line.clone().unwrap_or_default(),
+            },
+        );
+        self.asked.insert(
+            request,
+            Asked {
+                operation,
+                taking,
+                // The line of a taking proposal is made anew with it.
+                line: line.filter(|_| !taking),
+            },
+        );
+        self.todo.push(Do::Send(Box::new(message)));
+    }
+}

@@ -1,0 +1,226 @@
+//! One stream from its Hello to its end.
+//!
+//! It only carries: messages go to the desk, and what the desk wants done goes out. It never waits for the
+//! coordinator to read: what cannot be sent now stays in a queue that the desk is told about.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
+use hostler_common::rpc::hostler::agent::v1::session_response::Message;
+use hostler_common::rpc::hostler::agent::v1::{HostReport, SessionRequest, SessionResponse, Welcome};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::desk::Desk;
+use super::dial::Trouble;
+use super::messages;
+use super::pulse::BEAT;
+use super::report::Observation;
+use super::task::SessionTask;
+
+/// Messages handed to the transport and not yet on the wire. Small: what waits here cannot be reordered, and
+/// HTTP/2 has a window of its own.
+const OUT_BOUND: usize = 8;
+/// Messages of ours that wait for the transport; beyond it operations keep their lines to themselves. One line
+/// each of the operations that may run.
+const QUEUE_BOUND: usize = super::desk::RUNNING_BOUND;
+/// From the call to Welcome or Refused.
+const WELCOME_DEADLINE: Duration = Duration::from_secs(15);
+/// Silences that make the coordinator dead, in heartbeat intervals.
+const SILENCES: u32 = 3;
+/// What a Welcome may name as interval, so that a mistake there neither floods nor blinds this side.
+const HEARTBEAT_MS: std::ops::RangeInclusive<u32> = 20..=60_000;
+
+/// Why there is no stream any more.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// This process ends.
+    Stopping,
+    /// It did not come up.
+    Never(Trouble),
+    /// It was up for this long.
+    After(Duration, Trouble),
+}
+
+/// A stream that is open, before it is welcome.
+pub(super) struct Stream {
+    out: mpsc::Sender<SessionRequest>,
+    answers: Streaming<SessionResponse>,
+    welcome: Welcome,
+}
+
+/// Opens the stream and says hello.
+pub(super) async fn open(channel: Channel, hello: SessionRequest) -> Result<Stream, Trouble> {
+    let (out, requests) = mpsc::channel(OUT_BOUND);
+    // There is room: the channel is new.
+    let _ = out.try_send(hello);
+    let opening = async {
+        let mut answers = AgentServiceClient::new(channel)
+            .session(ReceiverStream::new(requests))
+            .await
+            .map_err(|status| trouble(&status))?
+            .into_inner();
+        match answers.message().await.map_err(|status| trouble(&status))? {
+            Some(SessionResponse {
+                message: Some(Message::Welcome(welcome)),
+            }) => Ok(Stream {
+                out,
+                answers,
+                welcome,
+            }),
+            Some(SessionResponse {
+                message: Some(Message::Refused(refused)),
+            }) => Err(Trouble::Person(format!(
+                "the coordinator refused the session: {}",
+                refused.reason
+            ))),
+            Some(_) => Err(Trouble::Person(
+                "the coordinator answered Hello with something else; its version may not fit this agent's"
+                    .to_owned(),
+            )),
+            None => Err(Trouble::Passing(
+                "the coordinator ended the session at once".to_owned(),
+            )),
+        }
+    };
+    tokio::time::timeout(WELCOME_DEADLINE, opening)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Trouble::Passing(format!(
+                "the coordinator did not answer Hello within {} s",
+                WELCOME_DEADLINE.as_secs()
+            )))
+        })
+}
+
+fn trouble(status: &Status) -> Trouble {
+    let line = hostler_pki::channel::explain(status)
+        .unwrap_or_else(|| format!("the coordinator ended the session: {}", status.message()));
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => {
+            Trouble::Person(line)
+        }
+        _ if line.contains("refused our certificate") => Trouble::Person(line),
+        _ => Trouble::Passing(line),
+    }
+}
+
+/// One live stream, and what is to be sent on it.
+struct Live {
+    queue: VecDeque<SessionRequest>,
+    reported: Option<Arc<HostReport>>,
+    /// How long the coordinator may be silent.
+    patience: Duration,
+    heard: Instant,
+}
+
+impl SessionTask {
+    /// Carries `stream` until it ends or the process does.
+    pub(super) async fn live(&mut self, stream: Stream) -> Gone {
+        let Stream {
+            out,
+            mut answers,
+            welcome,
+        } = stream;
+        let up = Instant::now();
+        let interval = welcome
+            .heartbeat_interval_ms
+            .clamp(*HEARTBEAT_MS.start(), *HEARTBEAT_MS.end());
+        let mut live = Live {
+            queue: VecDeque::new(),
+            reported: None,
+            patience: Duration::from_millis(interval.into()) * SILENCES,
+            heard: up,
+        };
+        tracing::info!(
+            epoch = welcome.epoch,
+            lease_seconds = welcome.lease_seconds,
+            "session with the coordinator is up"
+        );
+        self.desk.welcomed(&welcome, up);
+        let mut looks = self.reporter.latest();
+        live.report(&mut self.desk, &mut looks);
+        loop {
+            self.pulse.beat();
+            let now = Instant::now();
+            let room = QUEUE_BOUND.saturating_sub(live.queue.len());
+            let todo = self.desk.todo(now, room);
+            live.queue.extend(self.perform(todo));
+            let silent_at = live.heard + live.patience;
+            let due = [Some(silent_at), self.desk.next_due(), Some(now + BEAT)];
+            let wake = due.into_iter().flatten().min().unwrap_or(now);
+            // Cancel-safe, each: a token, a notification that keeps its permit, a stream, a join set and a watch
+            // lose nothing when they are not the first; a permit that was not used goes back.
+            tokio::select! {
+                () = self.stop.cancelled() => return Gone::Stopping,
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => live.heard(&mut self.desk, answer),
+                    Ok(None) => return Gone::After(up.elapsed(), Trouble::Passing("the coordinator ended the session".to_owned())),
+                    Err(status) => return Gone::After(up.elapsed(), trouble(&status)),
+                },
+                permit = out.reserve(), if !live.queue.is_empty() => match (permit, live.queue.pop_front()) {
+                    (Ok(permit), Some(message)) => permit.send(message),
+                    _ => return Gone::After(up.elapsed(), Trouble::Passing("the stream to the coordinator is closed".to_owned())),
+                },
+                Some(job) = self.jobs.join_next() => self.job_done(job),
+                // A reporter that is gone ends the process elsewhere; until then this waits for the clock.
+                Ok(()) = looks.changed() => live.report(&mut self.desk, &mut looks),
+                () = self.executor.outbox.said() => {}
+                () = tokio::time::sleep_until(wake) => {
+                    if live.heard.elapsed() >= live.patience {
+                        let line = format!("the coordinator was silent for {} ms", live.patience.as_millis());
+                        return Gone::After(up.elapsed(), Trouble::Passing(line));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Live {
+    fn report(&mut self, desk: &mut Desk, looks: &mut watch::Receiver<Observation>) {
+        let look = looks.borrow_and_update().clone();
+        if let Some(report) = look.report
+            && self.reported.as_ref() != Some(&report)
+        {
+            self.queue.push_back(messages::report(&report));
+            self.reported = Some(report);
+        }
+        desk.reported(look.number);
+    }
+
+    fn heard(&mut self, desk: &mut Desk, answer: SessionResponse) {
+        let now = Instant::now();
+        self.heard = now;
+        match answer.message {
+            // Two that wait are as good as one, which bounds the queue against a flood.
+            Some(Message::Heartbeat(_)) if self.queue.len() < 2 * QUEUE_BOUND => {
+                self.queue.push_front(messages::heartbeat());
+            }
+            Some(Message::Heartbeat(_)) => {}
+            Some(Message::Offer(offer)) => desk.offered(offer, now),
+            Some(Message::ProposeAnswer(answer)) => desk.proposal_answered(answer, now),
+            Some(Message::FinishAnswer(answer)) => desk.finish_answered(&answer),
+            Some(Message::ReportAnswer(answer)) => {
+                for refused in answer.refused {
+                    tracing::error!(
+                        hypervisor = refused.id,
+                        reason = refused.reason,
+                        "the coordinator does not take one of our hypervisors"
+                    );
+                }
+            }
+            Some(Message::Refused(refused)) => {
+                tracing::error!(reason = refused.reason, "the coordinator ends the session");
+            }
+            Some(Message::Welcome(_)) | None => {
+                tracing::warn!("a message that makes no sense here is ignored");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The messages of the stream, made from what the agent knows.
+
+use hostler_common::id::{OperationId, ProcessToken, ResourceName};
+use hostler_common::rpc::hostler::agent::v1::session_request::Message;
+use hostler_common::rpc::hostler::agent::v1::{
+    Finish, Heartbeat, Hello, HostReport, Outcome as WireOutcome, Propose, SessionRequest,
+};
+use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
+
+use crate::executor::run::Lease;
+use crate::executor::state::{Ending, Outcome};
+
+/// The version of the protocol that this agent speaks.
+const PROTOCOL: u32 = 1;
+
+/// One proposal, before it has a request id.
+pub(super) struct Proposal<'a> {
+    pub(super) operation: OperationId,
+    pub(super) resource: &'a ResourceName,
+    pub(super) token: &'a ProcessToken,
+    /// Zero to take it.
+    pub(super) fence: u64,
+    pub(super) lock_for_seconds: u32,
+    /// Nothing to log when empty.
+    pub(super) line: String,
+}
+
+fn request(message: Message) -> SessionRequest {
+    SessionRequest {
+        message: Some(message),
+    }
+}
+
+pub(super) fn hello(host: &str, token: &ProcessToken, journaled: Vec<OperationId>) -> SessionRequest {
+    request(Message::Hello(Hello {
+        host: host.to_owned(),
+        agent_version: hostler_common::VERSION.to_owned(),
+        process_token: token.to_string(),
+        journaled_operation_ids: journaled.iter().map(ToString::to_string).collect(),
+        protocol: PROTOCOL,
+    }))
+}
+
+pub(super) fn heartbeat() -> SessionRequest {
+    request(Message::Heartbeat(Heartbeat {}))
+}
+
+pub(super) fn report(report: &HostReport) -> SessionRequest {
+    request(Message::Report(report.clone()))
+}
+
+pub(super) fn propose(request_id: u64, proposal: Proposal<'_>) -> SessionRequest {
+    request(Message::Propose(Propose {
+        request_id,
+        operation_id: proposal.operation.to_string(),
+        proposal: Some(ProposeOperationRequest {
+            name: proposal.resource.to_string(),
+            // Hostler has one project.
+            project: "default".to_owned(),
+            lock_for_seconds: proposal.lock_for_seconds,
+            log_message: proposal.line,
+            // The agent's protocol has no cancel: what runs, runs to its end.
+            is_disabled_cancel: true,
+            proposing_peer_token: proposal.token.to_string(),
+        }),
+        fence: proposal.fence,
+    }))
+}
+
+pub(super) fn finish(operation: OperationId, lease: &Lease, ending: &Ending) -> SessionRequest {
+    let outcome = match ending.outcome {
+        Outcome::Done => WireOutcome::Done,
+        Outcome::Failed => WireOutcome::Failed,
+        Outcome::NeedsAttention => WireOutcome::NeedsAttention,
+    };
+    request(Message::Finish(Finish {
+        operation_id: operation.to_string(),
+        fence: lease.fence.0,
+        outcome: outcome.into(),
+        message: ending.message.clone(),
+        process_token: lease.token.to_string(),
+    }))
+}

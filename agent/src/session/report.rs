@@ -1,0 +1,151 @@
+//! Looks at the host, again and again, and keeps the last report.
+//!
+//! One look at a time. Each has a number, so that who waits for a look that begins after some event can tell
+//! which one that is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hostler_common::rpc::hostler::agent::v1::{HostReport, Observed};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::blocking::Blocking;
+
+/// How often the host is looked at when nothing is known to have changed.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// libvirt tells of one start in several events.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// Looks at the host. Blocks, and never fails: what cannot be told is in the report.
+pub type Observe = Arc<dyn Fn() -> HostReport + Send + Sync>;
+
+/// The result of one look.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// Which look, from 1. Zero before the first.
+    pub number: u64,
+    /// What was seen; none as long as no look has ever returned.
+    pub report: Option<Arc<HostReport>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    started: Mutex<u64>,
+    wanted: Notify,
+    changed: Notify,
+}
+
+/// Asks for looks and reads their results.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    shared: Arc<Shared>,
+    latest: watch::Receiver<Observation>,
+}
+
+impl Reporter {
+    /// Asks for a look that begins after this call, and answers its number.
+    pub fn want(&self) -> u64 {
+        let next = *self.shared.started.lock().unwrap_or_else(PoisonError::into_inner) + 1;
+        self.shared.wanted.notify_one();
+        next
+    }
+
+    /// Says that something on the host changed. May be called from any thread, as often as it likes.
+    pub fn changed(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// The results, newest only.
+    pub fn latest(&self) -> watch::Receiver<Observation> {
+        self.latest.clone()
+    }
+}
+
+/// Starts looking, at once and then on. A look that takes longer than `deadline` is reported as what it is.
+pub fn spawn(
+    tasks: &mut JoinSet<()>,
+    observe: Observe,
+    deadline: Duration,
+    stop: CancellationToken,
+) -> Reporter {
+    let shared = Arc::new(Shared::default());
+    let (results, latest) = watch::channel(Observation::default());
+    let task = ReporterTask {
+        observe,
+        deadline,
+        // One place: while a look hangs, another would hang beside it.
+        blocking: Blocking::new(1),
+        shared: Arc::clone(&shared),
+        results,
+    };
+    tasks.spawn(task.run(stop));
+    Reporter { shared, latest }
+}
+
+struct ReporterTask {
+    observe: Observe,
+    deadline: Duration,
+    blocking: Blocking,
+    shared: Arc<Shared>,
+    results: watch::Sender<Observation>,
+}
+
+impl ReporterTask {
+    async fn run(self, stop: CancellationToken) {
+        loop {
+            self.look().await;
+            // Cancel-safe: a Notify keeps one permit for whoever waits next; the rest only waits.
+            let settle = tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.shared.wanted.notified() => false,
+                () = self.shared.changed.notified() => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            if settle {
+                // Cancel-safe: as above.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.shared.wanted.notified() => {}
+                    () = tokio::time::sleep(DEBOUNCE) => {}
+                }
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let number = {
+            let mut started = self.shared.started.lock().unwrap_or_else(PoisonError::into_inner);
+            *started += 1;
+            *started
+        };
+        let observe = Arc::clone(&self.observe);
+        let seen = self
+            .blocking
+            .run("looking at the host", self.deadline, move || observe())
+            .await;
+        let report = match seen {
+            Ok(report) => Some(Arc::new(report)),
+            Err(fault) => {
+                tracing::warn!(%fault, "the host cannot be looked at");
+                let last = self.results.borrow().report.clone();
+                last.map(|last| Arc::new(untold(&last, &fault.to_string())))
+            }
+        };
+        self.results.send_replace(Observation { number, report });
+    }
+}
+
+/// The last report, with everything that may have changed since marked as unknown.
+fn untold(last: &HostReport, problem: &str) -> HostReport {
+    let mut report = last.clone();
+    if let Some(libvirt) = report.inventory.as_mut().and_then(|all| all.libvirt.as_mut()) {
+        libvirt.problem = problem.to_owned();
+    }
+    for hypervisor in &mut report.hypervisors {
+        hypervisor.observed = Observed::Unknown.into();
+        hypervisor.detail = problem.to_owned();
+    }
+    report
+}

@@ -1,0 +1,169 @@
+//! Builds every part of the agent once, and starts its tasks.
+//!
+//! [`Parts`] needs no runtime and starts nothing, so that `--check` can build it too; only [`Parts::start`]
+//! takes the state directory and begins.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hostler_common::error::Chain;
+use hostler_common::id::HostName;
+use hostler_pki::files::{Credentials, CredentialsError};
+use hostler_pki::identity::{Identity, Subject};
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::blocking::Blocking;
+use crate::config::AgentConfig;
+use crate::executor::outbox::Outbox;
+use crate::executor::run::Executor;
+use crate::hypervisor::{Hypervisors, SetupError};
+use crate::journal::state_dir::{StateDir, StateDirError};
+use crate::libvirt::Libvirt;
+use crate::libvirt::events::{DomainWatch, watch_domains};
+use crate::session::desk::Desk;
+use crate::session::dial;
+use crate::session::pulse::Pulse;
+use crate::session::report::{self, Reporter};
+use crate::session::task::SessionTask;
+
+/// Calls on files at a time. A disk works on one fsync after another; more threads would only wait with them.
+const FILE_PLACES: usize = 8;
+/// A report is a few dozen quick libvirt calls; twice the longest that one may take shows that libvirt hangs.
+const REPORT_CALLS: u32 = 2;
+/// Threads for blocking calls: the steps' places, the files', one report, and the resolver of host names.
+pub const BLOCKING_THREADS: usize = crate::blocking::PLACES + FILE_PLACES + 2;
+
+/// Why the agent cannot start.
+#[derive(Debug, Error)]
+pub enum WiringError {
+    /// Its certificate, key or CA is not good.
+    #[error("the agent's credentials are not good")]
+    Credentials(#[source] CredentialsError),
+    /// Its certificate is somebody else's.
+    #[error(
+        "the agent's certificate is of {identity}; an agent needs one of …/agent/<host> (`hostler-pki issue agent <host>`)"
+    )]
+    NotAnAgent {
+        /// Whose it is.
+        identity: Box<Identity>,
+    },
+    /// A configured hypervisor cannot be worked on.
+    #[error("the configured hypervisors cannot be set up")]
+    Setup(#[source] SetupError),
+    /// The journal cannot be used.
+    #[error("the agent cannot keep its journal")]
+    StateDir(#[source] StateDirError),
+    /// The thread for libvirt's events cannot start.
+    #[error("cannot watch libvirt's domains")]
+    Watch(#[source] std::io::Error),
+}
+
+/// What is built before anything starts.
+pub struct Parts {
+    /// The configuration.
+    pub config: AgentConfig,
+    /// The host that the certificate names.
+    pub host: HostName,
+    /// The certificate's identity and validity. They are read again for each connection.
+    pub credentials: Credentials,
+    /// The hypervisors of this host.
+    pub hypervisors: Arc<Hypervisors>,
+}
+
+/// The running agent.
+pub struct Agent {
+    /// Its tasks. None ends before the token that they were started with is cancelled.
+    pub tasks: JoinSet<()>,
+    /// Shows that the session task turns.
+    pub pulse: Pulse,
+    /// The looks at the host.
+    pub reporter: Reporter,
+    _watch: DomainWatch,
+}
+
+impl Parts {
+    /// Checks the credentials and finds what the configured hypervisors need. Blocks.
+    ///
+    /// # Errors
+    /// When something is missing; the sentence names it.
+    pub fn new(config: AgentConfig) -> Result<Self, WiringError> {
+        let credentials = Credentials::load(&config.tls).map_err(WiringError::Credentials)?;
+        let host = match &credentials.identity().subject {
+            Subject::Agent { host } => host.clone(),
+            Subject::Coordinator { .. } | Subject::Client { .. } => {
+                return Err(WiringError::NotAnAgent {
+                    identity: Box::new(credentials.identity().clone()),
+                });
+            }
+        };
+        let libvirt = Libvirt::new(config.libvirt.uri.clone());
+        let hypervisors = Hypervisors::new(&config, libvirt).map_err(WiringError::Setup)?;
+        Ok(Self {
+            config,
+            host,
+            credentials,
+            hypervisors: Arc::new(hypervisors),
+        })
+    }
+
+    /// Takes the state directory and starts the tasks, on the current runtime.
+    ///
+    /// # Errors
+    /// When another agent has the directory, or it is not usable.
+    pub fn start(self, stop: &CancellationToken) -> Result<Agent, WiringError> {
+        let state_dir: &Path = self.config.state_dir.as_ref();
+        let state_dir = Arc::new(StateDir::open(state_dir).map_err(WiringError::StateDir)?);
+        let found = state_dir.found().map_err(WiringError::StateDir)?;
+        if !found.is_empty() {
+            tracing::info!(
+                operations = found.len(),
+                "the journal holds operations of an earlier run"
+            );
+        }
+
+        let mut tasks = JoinSet::new();
+        let looked_at = Arc::clone(&self.hypervisors);
+        let reporter = report::spawn(
+            &mut tasks,
+            Arc::new(move || looked_at.report()),
+            self.config.libvirt.call_timeout * REPORT_CALLS,
+            stop.clone(),
+        );
+        let changed = reporter.clone();
+        let watch =
+            watch_domains(&self.config.libvirt.uri, move || changed.changed()).map_err(WiringError::Watch)?;
+
+        let files = Blocking::new(FILE_PLACES);
+        let outbox = Outbox::default();
+        let planned = Arc::clone(&self.hypervisors);
+        let executor = Executor {
+            plans: Arc::new(move |kind, id| {
+                planned.plan(kind, id).map_err(|error| Chain(&error).to_string())
+            }),
+            steps: Blocking::default(),
+            files: files.clone(),
+            state_dir: Arc::clone(&state_dir),
+            outbox: outbox.clone(),
+        };
+        let desk = Desk::new(self.host, state_dir, outbox, stop.clone(), &found);
+        let dial = dial::over_tls(self.config.coordinator, self.config.tls, files);
+        let pulse = Pulse::default();
+        let session = SessionTask::new(
+            desk,
+            dial,
+            executor,
+            reporter.clone(),
+            pulse.clone(),
+            stop.clone(),
+        );
+        tasks.spawn(session.run());
+        Ok(Agent {
+            tasks,
+            pulse,
+            reporter,
+            _watch: watch,
+        })
+    }
+}
