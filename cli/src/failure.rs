@@ -30,7 +30,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Connect(Box<ChannelError>),
     /// The coordinator answered a call with an error, or the connection broke.
-    #[error("{call} at {address}: {}", sentence(status))]
+    #[error("{}", call_sentence(call, address, status))]
     Call {
         call: &'static str,
         needs: Role,
@@ -74,6 +74,14 @@ pub(crate) enum Failure {
     },
 }
 
+/// What the coordinator said speaks for itself; about a connection, people need to know which one.
+fn call_sentence(call: &str, address: &CoordinatorAddress, status: &Status) -> String {
+    match connection_broke(status) || status.message().is_empty() {
+        true => format!("{call} at {address}: {}", sentence(status)),
+        false => sentence(status),
+    }
+}
+
 /// The status in words. A broken connection has no useful message of its own, only causes.
 fn sentence(status: &Status) -> String {
     if let Some(explained) = hostler_pki::explain(status) {
@@ -107,7 +115,7 @@ impl Failure {
     pub(crate) fn way_out(&self) -> Option<String> {
         match self {
             Self::Settings(error) => error.way_out().or_else(|| Some("hostler --help".into())),
-            Self::Credentials(_) => Some(
+            Self::Credentials(_) | Self::Tls(_) => Some(
                 "hostler-pki show FILE says what a certificate is; hostler-pki issue client makes one".into(),
             ),
             Self::Connect(error) => Some(connect_way_out(error)),
@@ -125,7 +133,7 @@ impl Failure {
                 Some("the same command again: it attaches".into())
             }
             Self::Interrupted { watch } => Some(watching(watch)),
-            Self::Operation { show, .. } if show.is_empty() => Some("hostler operations list".into()),
+            Self::Operation { show, .. } if show.is_empty() => Some("hostler hypervisors list".into()),
             Self::Operation { show, .. } => Some(
                 show.iter()
                     .map(|id| format!("hostler operations show {id}"))
@@ -133,7 +141,7 @@ impl Failure {
                     .join("\n     "),
             ),
             Self::Listen(error) => error.way_out(),
-            Self::Tls(_) | Self::System { .. } | Self::Print { .. } => None,
+            Self::System { .. } | Self::Print { .. } => None,
         }
     }
 
@@ -210,7 +218,7 @@ fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> O
             "a certificate with the role {needs}: hostler-pki issue client {needs} NAME, then --cert and --key"
         )),
         Code::Unauthenticated => Some(CERTIFICATE.into()),
-        Code::InvalidArgument => Some("hostler help, then the command's name".into()),
+        Code::InvalidArgument => Some("the same command with --help".into()),
         Code::NotFound if needs == Role::Viewer => {
             Some("hostler hypervisors list, or hostler operations list".into())
         }
@@ -273,9 +281,15 @@ mod tests {
 
     #[test]
     fn words_of_the_coordinator_are_escaped() {
-        assert_eq!(
-            call(Code::Internal).to_string(),
-            "ListHypervisors at c.example.org:1312: words\\u{1b}[2J"
+        assert_eq!(call(Code::Internal).to_string(), "words\\u{1b}[2J");
+    }
+
+    #[test]
+    fn only_a_broken_connection_is_named_by_its_address() {
+        assert!(
+            call(Code::Unavailable)
+                .to_string()
+                .starts_with("ListHypervisors at c.example.org:1312: ")
         );
     }
 

@@ -206,3 +206,30 @@ async fn an_interrupt_leaves_the_operation_and_exits_with_130() {
     });
     insta::assert_snapshot!(report(&output));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_the_finished_lines_stay_and_a_failure_is_told_once() {
+    let pki = Pki::new();
+    let (address, _) = play(&pki).await;
+    let output = run(support::on_a_terminal(
+        &pki.hostler(&address, &["hypervisors", "create", "good"]),
+    ))
+    .await;
+    let words = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    for kept in [
+        "SCHEDULED  operation",
+        "ACTIVE     define domain\r\n",
+        "COMPLETED  in service\r\n",
+    ] {
+        assert!(words.contains(kept), "{kept:?} is not in {words:?}");
+    }
+    let output = run(support::on_a_terminal(
+        &pki.hostler(&address, &["hypervisors", "create", "bad"]),
+    ))
+    .await;
+    let words = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert_eq!(words.matches("step 'start' failed").count(), 1, "{words:?}");
+    assert!(!words.contains("\x1b[2J"), "{words:?}");
+}

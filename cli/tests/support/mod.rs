@@ -98,6 +98,26 @@ pub(crate) fn bare(arguments: &[&str]) -> Command {
     command
 }
 
+/// The same on a terminal of its own, made by util-linux' script(1); both streams come out as one.
+#[allow(clippy::disallowed_methods, reason = "a test starts the program under test")]
+pub(crate) fn on_a_terminal(command: &Command) -> Command {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words
+        .map(|word| word.to_str().unwrap())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut script = Command::new("/usr/bin/script");
+    script
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .env_clear()
+        .env("TERM", "xterm");
+    script.env("SHELL", "/bin/sh").stdin(std::process::Stdio::null());
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    script
+}
+
 /// What a run printed, with its exit code.
 pub(crate) fn report(output: &Output) -> String {
     format!(

@@ -64,15 +64,13 @@ impl Request {
     /// For error messages.
     pub(super) fn call(&self) -> Call {
         match self {
-            Self::Change(Wish {
-                kind: OperationKind::CreateHypervisor,
-                ..
-            }) => Call::change("CreateHypervisor"),
-            Self::Change(Wish {
-                kind: OperationKind::DestroyHypervisor,
-                ..
-            }) => Call::change("DestroyHypervisor"),
             Self::Watch { .. } => Call::read("WatchOperation"),
+            Self::Change(wish) => Call::change(match (wish.kind, wish.ids.as_slice()) {
+                (OperationKind::CreateHypervisor, [_]) => "CreateHypervisor",
+                (OperationKind::CreateHypervisor, _) => "CreateHypervisors",
+                (OperationKind::DestroyHypervisor, [_]) => "DestroyHypervisor",
+                (OperationKind::DestroyHypervisor, _) => "DestroyHypervisors",
+            }),
         }
     }
 

@@ -78,8 +78,12 @@ async fn watch(coordinator: &Coordinator, teller: &Teller) -> Result<(), Failure
             Err(status) if connection_broke(&status) || status.code() == Code::ResourceExhausted => status,
             Err(status) => return Err(coordinator.failed(fleet::WATCH, status)),
         };
-        teller.lost(&why);
+        teller.note(&format!(
+            "the stream broke ({}); connecting again",
+            escape(why.message())
+        ));
         let (now, again) = read_again(coordinator).await?;
+        teller.note("connected again");
         for (id, it) in &now {
             teller.changed(fleet.get(id), it)?;
         }
@@ -153,11 +157,8 @@ impl Teller {
     }
 
     #[expect(clippy::print_stderr, reason = "a note beside the record on standard output")]
-    fn lost(&self, why: &Status) {
-        eprintln!(
-            "note: the stream broke ({}); connecting again",
-            escape(why.message())
-        );
+    fn note(&self, words: &str) {
+        eprintln!("note: {words}");
     }
 
     fn line(

@@ -44,7 +44,11 @@ the coordinator over mutual TLS with this client's certificate. Every client tha
 certificate's role.
 
 It prints `listening on …` once it is ready, and a line on standard error for each connection that fails. The \
-certificate files are read anew for each connection. SIGTERM ends it; open connections have 5 s to end.",
+certificate files are read anew for each connection. SIGTERM ends it; open connections have 5 s to end. HOSTLER_LOG \
+filters what it logs.
+
+On a Unix socket, some clients name the socket's path as the authority, which HTTP does not allow; tell them \
+another one, as `grpc.default_authority=localhost` for Python and C++.",
     after_long_help = "\
 Examples:
   hostler proxy --listen 127.0.0.1:1312
