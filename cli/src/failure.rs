@@ -172,11 +172,24 @@ fn watching(ids: &[String]) -> String {
 }
 
 /// Whether the connection broke, rather than the coordinator refused. What a coordinator says has no source.
-pub(crate) fn connection_broke(status: &Status) -> bool {
+fn connection_broke(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
         Code::Unknown | Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
         _ => false,
+    }
+}
+
+/// Whether the same call may succeed later by itself. A refused certificate does not get better.
+pub(crate) fn passes_by_itself(status: &Status) -> bool {
+    connection_broke(status) && !certificate_refused(status)
+}
+
+/// Why a stream broke, for a person. The causes below a connection's end are of no use to one.
+pub(crate) fn why_it_broke(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(_) => "the connection to the coordinator broke".into(),
+        None => escape(status.message()),
     }
 }
 
@@ -231,8 +244,18 @@ fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> O
     }
 }
 
-/// Whether the connection was closed because of our certificate. The status keeps it only in words.
+/// Whether there is no connection because of a certificate, ours or the coordinator's. A refusal that came
+/// over HTTP/2 is kept only in words.
 fn certificate_refused(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(ChannelError::CertificateRefused { .. } | ChannelError::ServerCertificate { .. }) =
+            error.downcast_ref()
+        {
+            return true;
+        }
+        cause = error.source();
+    }
     hostler_pki::explain(status)
         .is_some_and(|words| words.starts_with("the coordinator refused our certificate"))
 }
@@ -291,6 +314,16 @@ mod tests {
                 .to_string()
                 .starts_with("ListHypervisors at c.example.org:1312: ")
         );
+    }
+
+    #[test]
+    fn a_broken_connection_passes_by_itself_and_a_refused_certificate_does_not() {
+        let status = |words: &str| Status::from_error(Box::new(std::io::Error::other(words.to_owned())));
+        assert!(passes_by_itself(&status("connection reset")));
+        assert!(!passes_by_itself(&status(
+            "received fatal alert: CertificateExpired"
+        )));
+        assert!(!passes_by_itself(&Status::not_found("no such operation")));
     }
 
     #[test]

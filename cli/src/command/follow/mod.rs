@@ -19,7 +19,7 @@ pub(crate) use self::updates::Wish;
 use self::updates::{Request, Update, Updates};
 use super::Context;
 use crate::connect::Coordinator;
-use crate::failure::{Failure, connection_broke};
+use crate::failure::{Failure, passes_by_itself, why_it_broke};
 use crate::output::view::OperationState;
 
 /// When to leave.
@@ -194,7 +194,7 @@ impl Follower {
                     story.found_again();
                     return Ok(updates);
                 }
-                Err(Failure::Call { status, .. }) if connection_broke(&status) => {}
+                Err(Failure::Call { status, .. }) if passes_by_itself(&status) => {}
                 Err(Failure::NoAnswer { .. }) => {}
                 Err(failure) => return Err(failure),
             }
@@ -232,9 +232,8 @@ impl Follower {
                 // The first message came after everything was durable, so it stays accepted.
                 Ok(None) | Err(_) if leave_at.is_some() => return Ok(Read::Accepted),
                 Ok(None) => return Ok(Read::Broke("the stream ended early".into())),
-                Err(status) if connection_broke(&status) => {
-                    let why = hostler_pki::explain(&status).unwrap_or_else(|| status.message().to_owned());
-                    return Ok(Read::Broke(why));
+                Err(status) if passes_by_itself(&status) => {
+                    return Ok(Read::Broke(why_it_broke(&status)));
                 }
                 Err(status) => return Err(self.coordinator.failed(request.call(), status)),
             }

@@ -176,10 +176,8 @@ impl Story {
     /// The stream broke.
     pub(super) fn lost(&mut self, why: &str) {
         self.connection = Connection::Lost;
-        self.progress.note(&format!(
-            "the stream broke ({}); the operation goes on; connecting again",
-            escape(why)
-        ));
+        self.progress
+            .note(&format!("{why}; the operation goes on; connecting again"));
     }
 
     /// A stream is open again.

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use super::fleet::{self, Fleet, News};
 use crate::command::Context;
 use crate::connect::Coordinator;
-use crate::failure::{Failure, connection_broke};
+use crate::failure::{Failure, passes_by_itself, why_it_broke};
 use crate::output::text::escape;
 use crate::output::view::Hypervisor;
 use crate::output::{self, Format, Terminal, table};
@@ -75,13 +75,10 @@ async fn watch(coordinator: &Coordinator, teller: &Teller) -> Result<(), Failure
             }
             Ok(None) => Status::unavailable("the stream ended"),
             // This reader was too slow; a new stream begins with everything.
-            Err(status) if connection_broke(&status) || status.code() == Code::ResourceExhausted => status,
+            Err(status) if passes_by_itself(&status) || status.code() == Code::ResourceExhausted => status,
             Err(status) => return Err(coordinator.failed(fleet::WATCH, status)),
         };
-        teller.note(&format!(
-            "the stream broke ({}); connecting again",
-            escape(why.message())
-        ));
+        teller.note(&format!("{}; connecting again", why_it_broke(&why)));
         let (now, again) = read_again(coordinator).await?;
         teller.note("connected again");
         for (id, it) in &now {
@@ -100,7 +97,7 @@ async fn read_again(coordinator: &Coordinator) -> Result<(Fleet, News), Failure>
     loop {
         tokio::time::sleep(waits.next_wait()).await;
         match fleet::read(coordinator).await {
-            Err(Failure::Call { status, .. }) if connection_broke(&status) => {}
+            Err(Failure::Call { status, .. }) if passes_by_itself(&status) => {}
             Err(Failure::NoAnswer { .. }) => {}
             read => return read,
         }
