@@ -269,7 +269,7 @@ impl Run {
             .map_err(|fault| fault.to_string())??;
         let steps: Vec<Arc<dyn Step>> = steps.into_iter().map(Arc::from).collect();
         let plan = Plan {
-            success: format!("{}: {id} is done, {} steps", kind.name(), steps.len()),
+            success: format!("{id} is {}: {} steps done", past(kind), steps.len()),
             steps: steps.iter().map(|step| step.name()).collect(),
         };
         Ok(Planned { plan, steps })
@@ -329,6 +329,13 @@ impl Run {
             Ok(()) => ending,
             Err(unwritten) => unwritten,
         }
+    }
+}
+
+fn past(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::CreateHypervisor => "created",
+        OperationKind::DestroyHypervisor => "destroyed",
     }
 }
 

@@ -290,7 +290,7 @@ impl Desk {
         };
         match end {
             RunEnd::Ended(ending) => {
-                tracing::info!(%operation, outcome = ?ending.outcome, message = ending.message, "operation ended");
+                tracing::info!(%operation, outcome = ?ending.outcome, said = ending.message, "operation ended");
                 held.work = Work::Over {
                     ending,
                     after_look,
