@@ -1,6 +1,8 @@
 //! The agent's program: arguments, configuration, run.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -26,8 +28,18 @@ struct Arguments {
     check: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match whole(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may not have started yet. Nobody is left to tell of a standard error that is closed.
+            let _ = writeln!(std::io::stderr(), "hostler-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn whole(arguments: &Arguments) -> anyhow::Result<()> {
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);
     // Two providers in one process would make rustls panic at the first connection.

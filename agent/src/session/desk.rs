@@ -64,6 +64,7 @@ struct Asked {
     /// It takes the operation, and does not only renew.
     taking: bool,
     line: Option<String>,
+    at: Instant,
 }
 
 /// The operations of this process.
@@ -147,6 +148,12 @@ impl Desk {
             _ => None,
         });
         due.min()
+    }
+
+    /// Since when the oldest proposal without an answer waits for it.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        // Numbers grow with time.
+        self.asked.values().next().map(|asked| asked.at)
     }
 
     /// A session is up.
@@ -509,6 +516,7 @@ impl Desk {
                 taking,
                 // The line of a taking proposal is made anew with it.
                 line: line.filter(|_| !taking),
+                at: now,
             },
         );
         self.todo.push(Do::Send(Box::new(message)));

@@ -3,7 +3,7 @@
 //! It only carries: messages go to the desk, and what the desk wants done goes out. It never waits for the
 //! coordinator to read: what cannot be sent now stays in a queue that the desk is told about.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ const QUEUE_BOUND: usize = super::desk::RUNNING_BOUND;
 const WELCOME_DEADLINE: Duration = Duration::from_secs(15);
 /// Silences that make the coordinator dead, in heartbeat intervals.
 const SILENCES: u32 = 3;
+/// From a proposal to its answer. It bounds what may wait for one, too: a coordinator that keeps the stream alive
+/// and answers nothing is left.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// What a Welcome may name as interval, so that a mistake there neither floods nor blinds this side.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u32> = 20..=60_000;
 
@@ -114,6 +117,8 @@ fn trouble(status: &Status) -> Trouble {
 struct Live {
     queue: VecDeque<SessionRequest>,
     reported: Option<Arc<HostReport>>,
+    /// Hypervisors that the coordinator does not take, and why: logged when that changes.
+    refused: BTreeMap<String, String>,
     /// How long the coordinator may be silent.
     patience: Duration,
     heard: Instant,
@@ -134,6 +139,7 @@ impl SessionTask {
         let mut live = Live {
             queue: VecDeque::new(),
             reported: None,
+            refused: BTreeMap::new(),
             patience: Duration::from_millis(interval.into()) * SILENCES,
             heard: up,
         };
@@ -171,12 +177,10 @@ impl SessionTask {
                 // A reporter that is gone ends the process elsewhere; until then this waits for the clock.
                 Ok(()) = looks.changed() => live.report(&mut self.desk, &mut looks),
                 () = self.executor.outbox.said() => {}
-                () = tokio::time::sleep_until(wake) => {
-                    if live.heard.elapsed() >= live.patience {
-                        let line = format!("the coordinator was silent for {} ms", live.patience.as_millis());
-                        return Gone::After(up.elapsed(), Trouble::Passing(line));
-                    }
-                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            if let Some(line) = live.dead(&self.desk) {
+                return Gone::After(up.elapsed(), Trouble::Passing(line));
             }
         }
     }
@@ -194,6 +198,23 @@ impl Live {
         desk.reported(look.number);
     }
 
+    /// Why the coordinator is taken for dead, if it is.
+    fn dead(&self, desk: &Desk) -> Option<String> {
+        if self.heard.elapsed() >= self.patience {
+            return Some(format!(
+                "the coordinator was silent for {} ms",
+                self.patience.as_millis()
+            ));
+        }
+        let waited = desk.unanswered_since()?.elapsed();
+        (waited >= ANSWER_DEADLINE).then(|| {
+            format!(
+                "the coordinator did not answer a proposal within {} s",
+                ANSWER_DEADLINE.as_secs()
+            )
+        })
+    }
+
     fn heard(&mut self, desk: &mut Desk, answer: SessionResponse) {
         let now = Instant::now();
         self.heard = now;
@@ -207,13 +228,18 @@ impl Live {
             Some(Message::ProposeAnswer(answer)) => desk.proposal_answered(answer, now),
             Some(Message::FinishAnswer(answer)) => desk.finish_answered(&answer),
             Some(Message::ReportAnswer(answer)) => {
-                for refused in answer.refused {
-                    tracing::error!(
-                        hypervisor = refused.id,
-                        reason = refused.reason,
-                        "the coordinator does not take one of our hypervisors"
-                    );
+                let refused = answer.refused.into_iter();
+                let refused: BTreeMap<_, _> = refused.map(|one| (one.id, one.reason)).collect();
+                for (hypervisor, reason) in &refused {
+                    if self.refused.get(hypervisor) != Some(reason) {
+                        tracing::error!(
+                            hypervisor,
+                            reason,
+                            "the coordinator does not take one of our hypervisors"
+                        );
+                    }
                 }
+                self.refused = refused;
             }
             Some(Message::Refused(refused)) => {
                 tracing::error!(reason = refused.reason, "the coordinator ends the session");

@@ -7,6 +7,7 @@
 )]
 
 mod coordinator;
+mod desk;
 mod journal;
 mod laws;
 mod session;

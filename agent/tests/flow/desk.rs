@@ -1,0 +1,220 @@
+//! The desk by itself: bounds, and what a coordinator that makes no sense can bring about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_agent::executor::outbox::{LINES_BOUND, Outbox};
+use hostler_agent::executor::run::RunEnd;
+use hostler_agent::executor::state::{Ending, Outcome};
+use hostler_agent::journal::state_dir::StateDir;
+use hostler_agent::session::desk::{Desk, Do, RUNNING_BOUND};
+use hostler_common::id::OperationId;
+use hostler_common::operation::OperationKind;
+use hostler_common::rpc::hostler::agent::v1::session_request::Message;
+use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, Offer, Propose, ProposeAnswer, Welcome};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+struct Rig {
+    desk: Desk,
+    outbox: Outbox,
+    now: Instant,
+    _dir: TempDir,
+}
+
+fn rig() -> Rig {
+    let dir = TempDir::new().unwrap();
+    let state_dir = Arc::new(StateDir::open(dir.path()).unwrap());
+    let outbox = Outbox::default();
+    let mut desk = Desk::new(
+        "host-1".parse().unwrap(),
+        state_dir,
+        outbox.clone(),
+        CancellationToken::new(),
+        &[],
+    );
+    let now = Instant::now();
+    let welcome = Welcome {
+        lease_seconds: 30,
+        ..Welcome::default()
+    };
+    desk.welcomed(&welcome, now);
+    Rig {
+        desk,
+        outbox,
+        now,
+        _dir: dir,
+    }
+}
+
+fn offer(number: usize) -> Offer {
+    let id = format!("hv-{number}");
+    Offer {
+        operation_id: OperationId::generate().to_string(),
+        request: Some(OperationKind::CreateHypervisor.request(&id.parse().unwrap())),
+        resource: id,
+        fence: 0,
+        attempt: 1,
+    }
+}
+
+fn accept(propose: &Propose) -> ProposeAnswer {
+    ProposeAnswer {
+        request_id: propose.request_id,
+        accepted: true,
+        fence: 1,
+        reason: String::new(),
+    }
+}
+
+impl Rig {
+    fn todo(&mut self) -> Vec<Do> {
+        self.desk.todo(self.now, usize::MAX)
+    }
+
+    fn proposals(&mut self) -> Vec<Propose> {
+        let sent = self.todo().into_iter().filter_map(|action| match action {
+            Do::Send(request) => request.message,
+            _ => None,
+        });
+        sent.filter_map(|message| match message {
+            Message::Propose(propose) => Some(propose),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+#[test]
+fn no_more_operations_than_the_bound_are_taken_and_the_rest_follow() {
+    let mut rig = rig();
+    for number in 0..RUNNING_BOUND + 8 {
+        rig.desk.offered(offer(number), rig.now);
+    }
+    let taken = rig.proposals();
+    assert_eq!(taken.len(), RUNNING_BOUND);
+    for propose in &taken {
+        rig.desk.proposal_answered(accept(propose), rig.now);
+    }
+    let started = rig.todo();
+    assert_eq!(
+        started
+            .iter()
+            .filter(|action| matches!(action, Do::Start { .. }))
+            .count(),
+        RUNNING_BOUND
+    );
+    let ended: OperationId = taken[0].operation_id.parse().unwrap();
+    let ending = Ending {
+        outcome: Outcome::Done,
+        message: "done".into(),
+    };
+    rig.desk.run_ended(ended, RunEnd::Ended(ending), 1, rig.now);
+    assert_eq!(rig.proposals().len(), 1, "one place, one more operation");
+}
+
+#[test]
+fn an_offer_that_comes_twice_is_proposed_for_once() {
+    let mut rig = rig();
+    let offer = offer(1);
+    rig.desk.offered(offer.clone(), rig.now);
+    rig.desk.offered(offer.clone(), rig.now);
+    let first = rig.proposals();
+    assert_eq!(first.len(), 1);
+    rig.desk.offered(offer, rig.now);
+    assert!(rig.proposals().is_empty(), "it is asked for already");
+    rig.desk.proposal_answered(accept(&first[0]), rig.now);
+    rig.desk.proposal_answered(accept(&first[0]), rig.now);
+    let starts = rig.todo();
+    assert_eq!(starts.len(), 1, "{starts:?}");
+}
+
+#[test]
+fn what_makes_no_sense_changes_nothing() {
+    let mut rig = rig();
+    let ill = |id: &str, resource: &str| Offer {
+        operation_id: id.into(),
+        resource: resource.into(),
+        ..offer(1)
+    };
+    let good = OperationId::generate().to_string();
+    for bad in [
+        ill("", "hv-1"),
+        ill("x", "hv-1"),
+        ill(&good, "../etc"),
+        ill(&good, ""),
+    ] {
+        rig.desk.offered(bad, rig.now);
+    }
+    rig.desk.proposal_answered(
+        ProposeAnswer {
+            request_id: 77,
+            accepted: true,
+            fence: 9,
+            reason: String::new(),
+        },
+        rig.now,
+    );
+    for id in ["", good.as_str()] {
+        rig.desk.finish_answered(&FinishAnswer {
+            operation_id: id.into(),
+            accepted: true,
+            reason: String::new(),
+        });
+    }
+    rig.desk.welcomed(
+        &Welcome {
+            ended_operation_ids: vec![String::new(), good],
+            ..Welcome::default()
+        },
+        rig.now,
+    );
+    assert!(rig.todo().is_empty());
+}
+
+#[test]
+fn lines_that_no_answer_came_to_are_said_again_and_only_the_oldest_are_dropped() {
+    let mut rig = rig();
+    rig.desk.offered(offer(1), rig.now);
+    let taking = rig.proposals().remove(0);
+    rig.desk.proposal_answered(accept(&taking), rig.now);
+    let operation: OperationId = taking.operation_id.parse().unwrap();
+    rig.todo();
+    rig.outbox.say(operation, "one".into());
+    rig.outbox.say(operation, "two".into());
+    let line = |propose: &Propose| propose.proposal.clone().unwrap().log_message;
+    let said: Vec<_> = rig.proposals().iter().map(line).collect();
+    assert_eq!(said, ["one", "two"]);
+    rig.desk.disconnected();
+    for number in 0..LINES_BOUND {
+        rig.outbox.say(operation, number.to_string());
+    }
+    let welcome = Welcome {
+        lease_seconds: 30,
+        ..Welcome::default()
+    };
+    rig.desk.welcomed(&welcome, rig.now);
+    let said: Vec<_> = rig.proposals().iter().map(line).collect();
+    assert_eq!(said.len(), LINES_BOUND);
+    assert_eq!(said[0], "0");
+    assert_eq!(rig.desk.unanswered_since(), Some(rig.now));
+}
+
+#[test]
+fn a_running_operation_is_renewed_at_a_third_of_its_lease() {
+    let mut rig = rig();
+    rig.desk.offered(offer(1), rig.now);
+    let taking = rig.proposals().remove(0);
+    rig.desk.proposal_answered(accept(&taking), rig.now);
+    rig.todo();
+    let third = rig.now + Duration::from_secs(10);
+    assert_eq!(rig.desk.next_due(), Some(third));
+    assert!(rig.proposals().is_empty());
+    rig.now = third;
+    let renewal = rig.proposals().remove(0);
+    assert_eq!(
+        (renewal.fence, renewal.proposal.unwrap().lock_for_seconds),
+        (1, 30)
+    );
+}
