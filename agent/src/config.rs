@@ -154,13 +154,13 @@ impl AgentConfig {
             if !ids.insert(hypervisor.id()) {
                 return Err(format!("two hypervisors have the id {}", hypervisor.id()));
             }
-            if let HypervisorConfig::Host(config) = hypervisor {
-                if let Some(other) = host.replace(&config.id) {
-                    return Err(format!(
-                        "the hypervisors {other} and {} are both of kind host; a host has one",
-                        config.id
-                    ));
-                }
+            if let HypervisorConfig::Host(config) = hypervisor
+                && let Some(other) = host.replace(&config.id)
+            {
+                return Err(format!(
+                    "the hypervisors {other} and {} are both of kind host; a host has one",
+                    config.id
+                ));
             }
             hypervisor.check()?;
         }

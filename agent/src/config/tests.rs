@@ -1,3 +1,5 @@
+//! The configuration: every key is read, and everything senseless is refused with a sentence.
+
 use std::io::Write as _;
 
 use super::*;

@@ -36,7 +36,10 @@ impl DomainType {
         Self::decide(choice, || Kvm::read().obstacle())
     }
 
-    fn decide(choice: DomainTypeChoice, obstacle: impl FnOnce() -> Option<String>) -> Result<Self, StepFault> {
+    fn decide(
+        choice: DomainTypeChoice,
+        obstacle: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, StepFault> {
         match choice {
             DomainTypeChoice::Qemu => Ok(Self::Qemu),
             DomainTypeChoice::Auto => Ok(obstacle().map_or(Self::Kvm, |_| Self::Qemu)),
@@ -71,7 +74,11 @@ impl Kvm {
         Self {
             // Other architectures do not list it; there the device says all.
             cpu_can: !cfg!(any(target_arch = "x86_64", target_arch = "x86")) || virtualises(&cpuinfo),
-            device: OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop),
+            device: OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .map(drop),
         }
     }
 

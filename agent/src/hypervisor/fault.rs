@@ -45,6 +45,15 @@ pub enum StepFault {
         #[source]
         source: std::io::Error,
     },
+    /// The folder of a serial log is missing.
+    #[error("the folder of the serial log {log} cannot be read; make it")]
+    LogFolder {
+        /// The log.
+        log: AbsolutePath,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Domains are to run by kvm, and cannot.
     #[error("domains cannot run by kvm here: {reason}; use domain_type = \"auto\" to run them by emulation")]
     NoKvm {
@@ -162,7 +171,11 @@ pub enum StepFault {
 fn running(count: &usize, names: &[String]) -> String {
     let listed = names.join(", ");
     let more = if *count > names.len() { ", …" } else { "" };
-    let (noun, verb) = if *count == 1 { ("domain", "runs") } else { ("domains", "run") };
+    let (noun, verb) = if *count == 1 {
+        ("domain", "runs")
+    } else {
+        ("domains", "run")
+    };
     format!("{count} {noun} still {verb} ({listed}{more})")
 }
 
@@ -194,6 +207,7 @@ impl StepFault {
             Self::Command { source, .. } => source.retry(),
             Self::Storage(source) => source.retry(),
             Self::File { .. }
+            | Self::LogFolder { .. }
             | Self::NoKvm { .. }
             | Self::DiskFull { .. }
             | Self::MemoryShort { .. }
@@ -228,7 +242,13 @@ mod tests {
             count,
             names: (1..=count.min(5)).map(|n| format!("d{n}")).collect(),
         };
-        assert_eq!(fault(1).to_string(), "1 domain still runs (d1); stop or move them first");
-        assert_eq!(fault(7).to_string(), "7 domains still run (d1, d2, d3, d4, d5, …); stop or move them first");
+        assert_eq!(
+            fault(1).to_string(),
+            "1 domain still runs (d1); stop or move them first"
+        );
+        assert_eq!(
+            fault(7).to_string(),
+            "7 domains still run (d1, d2, d3, d4, d5, …); stop or move them first"
+        );
     }
 }

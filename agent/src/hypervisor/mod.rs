@@ -129,7 +129,9 @@ impl Hypervisors {
         let set_up = |hypervisor: &HypervisorConfig| {
             Ok(match hypervisor {
                 HypervisorConfig::Host(host) => Hypervisor::Host(Arc::new(Host::new(host, site.clone())?)),
-                HypervisorConfig::Guest(guest) => Hypervisor::Guest(Arc::new(Guest::new(guest, site.clone())?)),
+                HypervisorConfig::Guest(guest) => {
+                    Hypervisor::Guest(Arc::new(Guest::new(guest, site.clone())?))
+                }
             })
         };
         let all = config.hypervisors.iter().map(set_up).collect::<Result<_, _>>()?;

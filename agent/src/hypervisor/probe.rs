@@ -141,7 +141,12 @@ impl SerialLog {
     }
 
     fn last_line(&self) -> String {
-        let line = self.tail.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let line = self
+            .tail
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty());
         line.unwrap_or_default().to_owned()
     }
 }
@@ -164,7 +169,12 @@ mod tests {
         Probe::Tcp(address).wait(LONG, || Ok(())).unwrap();
         drop(listener);
         let fault = Probe::Tcp(address).wait(SOON, || Ok(())).unwrap_err();
-        assert!(fault.to_string().contains("did not accept connections within 50ms"), "{fault}");
+        assert!(
+            fault
+                .to_string()
+                .contains("did not accept connections within 50ms"),
+            "{fault}"
+        );
     }
 
     #[test]
@@ -195,7 +205,10 @@ mod tests {
     #[test]
     fn a_failed_check_ends_the_wait_at_once() {
         let missing: AbsolutePath = std::path::PathBuf::from("/nonexistent").try_into().unwrap();
-        let probe = Probe::Serial { log: missing, text: "x".into() };
+        let probe = Probe::Serial {
+            log: missing,
+            text: "x".into(),
+        };
         let fault = probe.wait(LONG, || {
             Err(StepFault::StoppedEarly {
                 name: "d".parse().unwrap(),

@@ -4,7 +4,8 @@ use std::sync::PoisonError;
 
 use hostler_common::error::Chain;
 use hostler_common::rpc::hostler::agent::v1::{
-    self as rpc, Domain, Gpu, HostReport, HypervisorKind, HypervisorReport, Inventory, Observed, SharedStorage,
+    self as rpc, Domain, Gpu, HostReport, HypervisorKind, HypervisorReport, Inventory, Observed,
+    SharedStorage,
 };
 
 use super::guest::Guest;
@@ -15,7 +16,11 @@ pub(super) fn read(hypervisors: &Hypervisors) -> HostReport {
     let inventory = host_inventory(hypervisors);
     let reports = hypervisors.all.iter().map(|hypervisor| {
         let (kind, (observed, detail), inventory) = match hypervisor {
-            Hypervisor::Host(host) => (HypervisorKind::Host, observe(&inventory, || host.observe()), inventory.clone()),
+            Hypervisor::Host(host) => (
+                HypervisorKind::Host,
+                observe(&inventory, || host.observe()),
+                inventory.clone(),
+            ),
             Hypervisor::Guest(guest) => (
                 HypervisorKind::Guest,
                 observe(&inventory, || guest.observe()),
@@ -64,7 +69,11 @@ fn host_inventory(hypervisors: &Hypervisors) -> Inventory {
             problem,
         }
     };
-    let running = if answers { libvirt.running_domains().unwrap_or_default() } else { Vec::new() };
+    let running = if answers {
+        libvirt.running_domains().unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     Inventory {
         cpu_threads: machine.cpu_threads,
         memory_mb: machine.memory_mb,
@@ -86,7 +95,10 @@ fn host_inventory(hypervisors: &Hypervisors) -> Inventory {
 }
 
 fn gpus(hypervisors: &Hypervisors, libvirt_answers: bool) -> Vec<Gpu> {
-    let mut seen = hypervisors.seen_gpus.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = hypervisors
+        .seen_gpus
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     if !libvirt_answers {
         return seen.clone();
     }
@@ -103,7 +115,9 @@ fn gpus(hypervisors: &Hypervisors, libvirt_answers: bool) -> Vec<Gpu> {
             tracing::info!(gpus = gpus.len(), "GPUs found");
             *seen = gpus;
         }
-        Err(fault) => tracing::debug!(error = %Chain(&fault), "cannot list PCI devices; GPUs are as last seen"),
+        Err(fault) => {
+            tracing::debug!(error = %Chain(&fault), "cannot list PCI devices; GPUs are as last seen")
+        }
     }
     seen.clone()
 }
@@ -111,7 +125,12 @@ fn gpus(hypervisors: &Hypervisors, libvirt_answers: bool) -> Vec<Gpu> {
 /// A guest has what it is configured to have; libvirt is the host's.
 fn guest_inventory(guest: &Guest, host: &Inventory) -> Inventory {
     let config = guest.config();
-    let passed_through = |gpu: &&Gpu| config.pci_devices.iter().any(|device| device.to_string() == gpu.pci_address);
+    let passed_through = |gpu: &&Gpu| {
+        config
+            .pci_devices
+            .iter()
+            .any(|device| device.to_string() == gpu.pci_address)
+    };
     Inventory {
         cpu_threads: config.cpu.get(),
         memory_mb: config.memory_mb.get(),

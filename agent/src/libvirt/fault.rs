@@ -206,3 +206,60 @@ impl LibvirtFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: ErrorNumber, origin: ErrorDomain) -> LibvirtFault {
+        LibvirtFault::translate(Some(number), Some(origin), 1, 2, "words")
+    }
+
+    #[test]
+    fn a_daemon_that_went_away_is_a_broken_connection_whatever_the_code() {
+        for (number, origin) in [
+            (ErrorNumber::SystemError, ErrorDomain::Rpc),
+            (ErrorNumber::InternalError, ErrorDomain::Rpc),
+            (ErrorNumber::NoConnect, ErrorDomain::Qemu),
+            (ErrorNumber::Rpc, ErrorDomain::Remote),
+        ] {
+            let fault = of(number, origin);
+            assert!(
+                matches!(fault, LibvirtFault::ConnectionBroken { .. }),
+                "{fault:?}"
+            );
+            assert_eq!(fault.retry(), Retry::ReadBack);
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_says_itself_is_not_about_the_connection() {
+        let fault = of(ErrorNumber::InternalError, ErrorDomain::Qemu);
+        assert_eq!(fault.to_string(), "words (libvirt error 1 of domain 2)");
+        assert_eq!(fault.retry(), Retry::Never);
+        assert_eq!(
+            of(ErrorNumber::ResourceBusy, ErrorDomain::Qemu).retry(),
+            Retry::Later
+        );
+        assert_eq!(
+            of(ErrorNumber::OperationTimeout, ErrorDomain::Qemu).retry(),
+            Retry::ReadBack
+        );
+        let refused = of(ErrorNumber::XmlError, ErrorDomain::Domain);
+        assert!(matches!(refused, LibvirtFault::InvalidXml { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn an_object_that_is_not_there_is_an_absence_of_its_kind() {
+        for number in [
+            ErrorNumber::NoDomain,
+            ErrorNumber::NoNetwork,
+            ErrorNumber::NoStoragePool,
+            ErrorNumber::NoStorageVolume,
+            ErrorNumber::NoNodeDevice,
+        ] {
+            assert!(of(number, ErrorDomain::Qemu).is_absence(), "{number:?}");
+        }
+        assert!(!of(ErrorNumber::OperationInvalid, ErrorDomain::Qemu).is_absence());
+    }
+}

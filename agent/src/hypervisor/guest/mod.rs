@@ -56,11 +56,17 @@ impl Guest {
                     path: path.to_path_buf(),
                     source,
                 })?;
-                Template::parse(source).map_err(|source| SetupError::Template { id: id.clone(), source })?
+                Template::parse(source).map_err(|source| SetupError::Template {
+                    id: id.clone(),
+                    source,
+                })?
             }
         };
         let probe = Probe::new(config.readiness.as_ref(), config.serial_log.as_ref());
-        let probe = probe.map_err(|source| SetupError::Program { id: id.clone(), source })?;
+        let probe = probe.map_err(|source| SetupError::Program {
+            id: id.clone(),
+            source,
+        })?;
         let is_a_name = "an id holds only characters that a libvirt name may hold";
         Ok(Self {
             name: id.as_str().parse().expect(is_a_name),
@@ -155,10 +161,13 @@ impl Guest {
             disk: overlay.path.display().to_string(),
             ..Values::of(&self.config)
         };
-        let xml = self.template.render(&values).map_err(|source| StepFault::Template {
-            name: self.name.clone(),
-            source,
-        })?;
+        let xml = self
+            .template
+            .render(&values)
+            .map_err(|source| StepFault::Template {
+                name: self.name.clone(),
+                source,
+            })?;
         let defined = self.site.libvirt.define_domain(&xml);
         defined.map_err(StepFault::libvirt(format!("define domain {}", self.name)))
     }
@@ -180,6 +189,6 @@ mod tests {
     #[test]
     fn a_guests_uuid_never_changes() {
         let uuid = Uuid::new_v5(&NAMESPACE, b"demo-guest-1");
-        assert_eq!(uuid.to_string(), "00000000-0000-0000-0000-000000000000");
+        assert_eq!(uuid.to_string(), "ecd017ff-44f1-5243-b6fc-d1838fcea60f");
     }
 }

@@ -19,7 +19,9 @@ impl Guest {
     pub(super) fn base_image(&self) -> Result<VolumeSeen, StepFault> {
         let (pool, volume) = (&self.config.pool, &self.config.base_image);
         let seen = self.site.libvirt.volume(pool, volume);
-        let seen = seen.map_err(StepFault::libvirt(format!("look for volume {volume} in pool {pool}")))?;
+        let seen = seen.map_err(StepFault::libvirt(format!(
+            "look for volume {volume} in pool {pool}"
+        )))?;
         seen.ok_or_else(|| StepFault::NoBaseImage {
             pool: pool.clone(),
             volume: volume.clone(),
@@ -29,7 +31,9 @@ impl Guest {
     pub(super) fn overlay_seen(&self) -> Result<Option<VolumeSeen>, StepFault> {
         let (pool, volume) = (&self.config.pool, &self.overlay);
         let seen = self.site.libvirt.volume(pool, volume);
-        seen.map_err(StepFault::libvirt(format!("look for volume {volume} in pool {pool}")))
+        seen.map_err(StepFault::libvirt(format!(
+            "look for volume {volume} in pool {pool}"
+        )))
     }
 
     fn overlay_before(&self) -> Result<Before, StepError> {
@@ -98,7 +102,10 @@ impl Step for CreateOverlay {
 
     fn apply(&self, before: Before, progress: &Progress) -> Result<(), StepError> {
         if before != Before::Absent {
-            progress.say(format!("volume {} exists already and is kept as it is", self.0.overlay));
+            progress.say(format!(
+                "volume {} exists already and is kept as it is",
+                self.0.overlay
+            ));
         }
         Ok(self.0.create_overlay(before)?)
     }
@@ -132,7 +139,10 @@ impl Step for DeleteOverlay {
         // What the guest wrote cannot come back. A fresh overlay lets the guest run again, and it is the last
         // step, so this is reached only when the deletion itself failed or its outcome was unclear.
         if before != Before::Absent && self.0.overlay_seen()?.is_none() {
-            progress.say(format!("volume {} is made anew from the base image", self.0.overlay));
+            progress.say(format!(
+                "volume {} is made anew from the base image",
+                self.0.overlay
+            ));
             self.0.create_overlay(Before::Absent)?;
         }
         Ok(())
@@ -153,7 +163,13 @@ mod tests {
         };
         let xml = overlay_xml("hostler-a.qcow2", &base);
         let document = roxmltree::Document::parse(&xml).unwrap();
-        let text = |tag| document.descendants().find(|node| node.has_tag_name(tag)).unwrap().text();
+        let text = |tag| {
+            document
+                .descendants()
+                .find(|node| node.has_tag_name(tag))
+                .unwrap()
+                .text()
+        };
         assert_eq!(text("path"), Some("/pool/a&b.img"));
         assert_eq!(text("capacity"), Some("10"));
     }

@@ -25,9 +25,20 @@ impl Guest {
         progress.say(format!("it will run by {domain_type}"));
         self.check_pool()?;
         self.base_image()?;
-        for path in [&config.kernel, &config.initrd, &config.template].into_iter().flatten() {
+        for path in [&config.kernel, &config.initrd, &config.template]
+            .into_iter()
+            .flatten()
+        {
             File::open(path).map_err(|source| StepFault::File {
                 path: path.clone(),
+                source,
+            })?;
+        }
+        // libvirt makes the log, and not the folder that it is in.
+        if let Some(log) = &config.serial_log {
+            let folder = log.parent().unwrap_or(log);
+            std::fs::read_dir(folder).map_err(|source| StepFault::LogFolder {
+                log: log.clone(),
                 source,
             })?;
         }

@@ -31,7 +31,12 @@ impl Step for AwaitReadiness {
             Some(DomainState::Running | DomainState::Halted) => Ok(()),
             Some(DomainState::Off) | None => Err(StepFault::StoppedEarly {
                 name: guest.name.clone(),
-                last_line: guest.config.serial_log.as_ref().map(probe::last_line_of).unwrap_or_default(),
+                last_line: guest
+                    .config
+                    .serial_log
+                    .as_ref()
+                    .map(probe::last_line_of)
+                    .unwrap_or_default(),
             }),
         })?;
         Ok(())

@@ -104,7 +104,9 @@ impl Template {
     /// # Errors
     /// When it uses a value that there is not.
     pub(super) fn render(&self, values: &Values<'_>) -> Result<String, Box<minijinja::Error>> {
-        environment().render_str(&self.source, Serde(values)).map_err(Box::new)
+        environment()
+            .render_str(&self.source, Serde(values))
+            .map_err(Box::new)
     }
 }
 
@@ -184,7 +186,12 @@ mod tests {
         };
         let xml = Template::built_in().render(&hostile).unwrap();
         let document = roxmltree::Document::parse(&xml).unwrap();
-        let text = |tag| document.descendants().find(|node| node.has_tag_name(tag)).unwrap();
+        let text = |tag| {
+            document
+                .descendants()
+                .find(|node| node.has_tag_name(tag))
+                .unwrap()
+        };
         assert_eq!(text("cmdline").text(), Some("a='1' </cmdline><devices>&"));
         assert!(!document.descendants().any(|node| node.has_tag_name("evil")));
     }

@@ -74,7 +74,10 @@ impl Activation {
     pub(super) fn state(&self, deadline: Duration) -> Result<ActivationState, StepFault> {
         let ask = |command: &Command| {
             let fault = StepFault::command("ask whether the activation is active");
-            command.succeed(deadline).map(|output| output.stdout).map_err(fault)
+            command
+                .succeed(deadline)
+                .map(|output| output.stdout)
+                .map_err(fault)
         };
         match self {
             Self::Exec { status, .. } => {
@@ -95,7 +98,11 @@ impl Activation {
             }
             Self::Compose { docker, file } => {
                 let services = ask(&compose(docker, file, &["config", "--services"]))?;
-                let running = ask(&compose(docker, file, &["ps", "--services", "--status", "running"]))?;
+                let running = ask(&compose(
+                    docker,
+                    file,
+                    &["ps", "--services", "--status", "running"],
+                ))?;
                 Ok(compose_state(&services, &running))
             }
         }
@@ -120,7 +127,10 @@ fn unit_state(unit: &str, state: &str) -> ActivationState {
 
 fn compose_state(services: &str, running: &str) -> ActivationState {
     let running: Vec<_> = running.lines().collect();
-    let missing: Vec<_> = services.lines().filter(|service| !running.contains(service)).collect();
+    let missing: Vec<_> = services
+        .lines()
+        .filter(|service| !running.contains(service))
+        .collect();
     if missing.is_empty() && !running.is_empty() {
         ActivationState::Active
     } else if running.is_empty() {
@@ -146,7 +156,9 @@ impl Activation {
             return Ok(());
         }
         let fault = StepFault::command("start the activation");
-        self.start().succeed(host.config.activation_timeout).map_err(fault)?;
+        self.start()
+            .succeed(host.config.activation_timeout)
+            .map_err(fault)?;
         Ok(())
     }
 
@@ -155,7 +167,9 @@ impl Activation {
             return Ok(());
         }
         let fault = StepFault::command("stop the activation");
-        self.stop().succeed(host.config.activation_timeout).map_err(fault)?;
+        self.stop()
+            .succeed(host.config.activation_timeout)
+            .map_err(fault)?;
         Ok(())
     }
 }
@@ -256,6 +270,9 @@ mod tests {
         assert_eq!(compose_state("a\nb\n", "b\na\n"), ActivationState::Active);
         assert_eq!(compose_state("a\nb\n", ""), ActivationState::Inactive);
         let state = compose_state("a\nb\n", "b\n");
-        assert!(matches!(&state, ActivationState::Partial { detail } if detail.ends_with(": a")), "{state:?}");
+        assert!(
+            matches!(&state, ActivationState::Partial { detail } if detail.ends_with(": a")),
+            "{state:?}"
+        );
     }
 }

@@ -82,12 +82,16 @@ impl Step for Drain {
                 return Ok::<_, StepFault>(Some(()));
             }
             if !at_most.is_zero() && said.replace(count) != Some(count) {
-                progress.say(format!("waiting up to {at_most:?} for {count} running domains to end"));
+                progress.say(format!(
+                    "waiting up to {at_most:?} for {count} running domains to end"
+                ));
             }
             Ok(None)
         })?;
         if let Verdict::Left { count } = self.host.drained()? {
-            progress.say(format!("{count} domains go on running, with the networks and pools that they may need"));
+            progress.say(format!(
+                "{count} domains go on running, with the networks and pools that they may need"
+            ));
         }
         Ok(())
     }

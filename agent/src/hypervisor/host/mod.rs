@@ -52,7 +52,12 @@ impl Host {
             let xml = read_definition(config, pool.xml.as_ref(), "pool", pool.name.as_str())?;
             Ok(Arc::new(Pool::new(pool.name.clone(), xml)))
         });
-        let activation = config.activation.as_ref().map(Activation::new).transpose().map_err(program)?;
+        let activation = config
+            .activation
+            .as_ref()
+            .map(Activation::new)
+            .transpose()
+            .map_err(program)?;
         Ok(Self {
             networks: networks.collect::<Result<_, SetupError>>()?,
             pools: pools.collect::<Result<_, SetupError>>()?,
@@ -131,9 +136,14 @@ impl Host {
             }
             Ok(())
         };
-        self.networks.iter().try_for_each(|network| sort(network.as_ref()))?;
+        self.networks
+            .iter()
+            .try_for_each(|network| sort(network.as_ref()))?;
         self.pools.iter().try_for_each(|pool| sort(pool.as_ref()))?;
-        let activation = self.activation.as_ref().map(|activation| activation.state(self.site.call_timeout));
+        let activation = self
+            .activation
+            .as_ref()
+            .map(|activation| activation.state(self.site.call_timeout));
         Ok(match activation.transpose()? {
             None if down.is_empty() => (Observed::InService, String::new()),
             None if up.is_empty() => (Observed::OutOfService, String::new()),
@@ -204,8 +214,14 @@ mod tests {
         let problem = |xml| definition_problem(xml, "network", "demo");
         assert_eq!(problem("<network><name>demo</name></network>"), None);
         assert_eq!(problem("<network><name>\n demo </name></network>"), None);
-        assert_eq!(problem("<pool><name>demo</name></pool>"), Some("it is a <pool>".into()));
-        assert_eq!(problem("<network><name>other</name></network>"), Some("it names other".into()));
+        assert_eq!(
+            problem("<pool><name>demo</name></pool>"),
+            Some("it is a <pool>".into())
+        );
+        assert_eq!(
+            problem("<network><name>other</name></network>"),
+            Some("it names other".into())
+        );
         assert_eq!(problem("<network/>"), Some("it has no <name>".into()));
         assert!(problem("<network>").is_some());
     }

@@ -23,7 +23,25 @@ pub(super) trait Object: fmt::Display + Send + Sync {
 
     /// Whether it is there.
     fn presence(&self, libvirt: &Libvirt) -> Result<Presence, StepFault> {
-        self.look(libvirt).map_err(StepFault::libvirt(format!("look for {self}")))
+        self.look(libvirt)
+            .map_err(StepFault::libvirt(format!("look for {self}")))
+    }
+
+    /// Defines it where needed and starts it.
+    fn ensure_active(&self, libvirt: &Libvirt) -> Result<(), StepFault> {
+        match self.presence(libvirt)? {
+            Presence::Active => return Ok(()),
+            Presence::Inactive => {}
+            Presence::Absent => {
+                let xml = self.xml().ok_or_else(|| StepFault::NotDefined {
+                    object: self.to_string(),
+                })?;
+                self.define(libvirt, xml)
+                    .map_err(StepFault::libvirt(format!("define {self}")))?;
+            }
+        }
+        self.start(libvirt)
+            .map_err(StepFault::libvirt(format!("start {self}")))
     }
 }
 
@@ -138,38 +156,18 @@ impl<O: Object> Step for Bring<O> {
         Ok(before(self.object.presence(&self.site.libvirt)?))
     }
 
-    fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
-        let Self { object, site } = self;
-        match object.presence(&site.libvirt)? {
-            Presence::Active => {
-                progress.say(format!("{object} is active already"));
-                return Ok(());
-            }
-            Presence::Inactive => {}
-            Presence::Absent => {
-                let not_defined = || StepFault::NotDefined {
-                    object: object.to_string(),
-                };
-                let xml = object.xml().ok_or_else(not_defined)?;
-                object
-                    .define(&site.libvirt, xml)
-                    .map_err(StepFault::libvirt(format!("define {object}")))?;
-            }
+    fn apply(&self, before: Before, progress: &Progress) -> Result<(), StepError> {
+        if before == Before::Active {
+            progress.say(format!("{} is active already", self.object));
         }
-        object
-            .start(&site.libvirt)
-            .map_err(StepFault::libvirt(format!("start {object}")))?;
-        Ok(())
+        Ok(self.object.ensure_active(&self.site.libvirt)?)
     }
 
     fn undo(&self, before: Before, _: &Progress) -> Result<(), StepError> {
         let Self { object, site } = self;
-        let was_active = match before {
-            Before::Active | Before::Nothing => true,
-            Before::Inactive | Before::Absent => false,
-        };
-        if was_active {
-            return Ok(());
+        match before {
+            Before::Active | Before::Nothing => return Ok(()),
+            Before::Inactive | Before::Absent => {}
         }
         if object.presence(&site.libvirt)? == Presence::Active {
             object
@@ -226,13 +224,11 @@ impl<O: Object> Step for Take<O> {
         Ok(())
     }
 
+    /// A transient object, which libvirt forgot when it stopped, is defined again where there is its XML.
     fn undo(&self, before: Before, _: &Progress) -> Result<(), StepError> {
-        let Self { object, host } = self;
-        if before == Before::Active && object.presence(&host.site.libvirt)? == Presence::Inactive {
-            object
-                .start(&host.site.libvirt)
-                .map_err(StepFault::libvirt(format!("start {object}")))?;
+        match before {
+            Before::Active => Ok(self.object.ensure_active(&self.host.site.libvirt)?),
+            Before::Nothing | Before::Absent | Before::Inactive => Ok(()),
         }
-        Ok(())
     }
 }

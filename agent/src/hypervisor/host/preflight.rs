@@ -37,7 +37,10 @@ impl Preflight {
         progress.say(format!("domains run by {domain_type}"));
         for storage in &site.shared_storage {
             storage::check(storage, &site.libvirt).map_err(StepFault::Storage)?;
-            progress.say(format!("{} is mounted from {} and writable", storage.path, storage.source));
+            progress.say(format!(
+                "{} is mounted from {} and writable",
+                storage.path, storage.source
+            ));
         }
         config.free_disk.iter().try_for_each(check_space)
     }

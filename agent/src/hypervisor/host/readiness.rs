@@ -31,7 +31,9 @@ impl Step for AwaitReadiness {
     }
 
     fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
-        let Some(probe) = &self.host.probe else { return Ok(()) };
+        let Some(probe) = &self.host.probe else {
+            return Ok(());
+        };
         Ok(probe.wait(self.host.config.readiness_timeout, || Ok(()))?)
     }
 
