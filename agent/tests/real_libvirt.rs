@@ -212,6 +212,44 @@ fn a_host_and_a_guest_live_their_lives_by_the_laws() {
 }
 
 #[test]
+fn a_guest_boots_the_kernel_that_is_configured_from_an_image_that_appeared_later() {
+    let image = std::env::var("HOSTLER_TEST_GUEST")
+        .expect("set HOSTLER_TEST_GUEST to a folder that deploy/guest-image.sh made, as tests/run.sh does");
+    let site = Site::new();
+    for (file, to) in [("vmlinuz", site.path("vmlinuz")), ("initrd", site.path("initrd"))] {
+        std::fs::copy(Path::new(&image).join(file), to).unwrap();
+    }
+    let guest = format!(
+        "{}kernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"console=ttyS0\"\n",
+        site.guest()
+            .replace("base.img", "base.qcow2")
+            .replace("memory_mb = 64", "memory_mb = 256"),
+        site.path("vmlinuz").display(),
+        site.path("initrd").display()
+    );
+    let fleet = Fleet::new(&config(
+        site.folder.path(),
+        &uri(),
+        &[site.host(), guest].concat(),
+    ));
+    run(&fleet.create(&format!("{}-host", site.name))).unwrap();
+    std::fs::copy(
+        Path::new(&image).join("base.qcow2"),
+        site.images().join("base.qcow2"),
+    )
+    .unwrap();
+    run(&fleet.create(&site.name)).unwrap();
+    let log = std::fs::read_to_string(site.path("serial.log")).unwrap();
+    assert!(
+        log.contains("label 'hostler-base'"),
+        "its disk is the overlay: {log}"
+    );
+    assert_eq!(fleet.observed(&site.name), Observed::InService);
+    run(&fleet.destroy(&site.name)).unwrap();
+    assert_eq!(fleet.observed(&site.name), Observed::OutOfService);
+}
+
+#[test]
 fn a_domain_that_ends_by_itself_is_seen_and_is_out_of_service() {
     let site = Site::new();
     let fleet = site.fleet();

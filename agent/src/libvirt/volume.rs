@@ -53,26 +53,29 @@ impl VolumeSeen {
 }
 
 impl Libvirt {
-    /// The volume, or nothing when the pool does not hold it.
+    /// The volume, or nothing when the pool does not know it. A file that appeared behind libvirt's back is
+    /// known only after [`Libvirt::refresh_pool`].
     ///
     /// # Errors
     /// When the pool is absent or inactive, or libvirt cannot tell.
     pub fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<Option<VolumeSeen>, LibvirtFault> {
         let pool = self.call(|connection| connection.lookup_storage_pool_by_name(pool.as_str()))?;
-        let look = || found(self.call(|_| pool.lookup_storage_vol_by_name(volume.as_str())?.xml_desc(0)));
-        let mut xml = look()?;
-        if xml.is_none() {
-            // The pool does not see files that appeared behind its back until it is told to look. It may
-            // refuse to while it is busy; then what it knows has to do.
-            let _ = self.call(|_| pool.refresh(0));
-            xml = look()?;
-        }
+        let xml = found(self.call(|_| pool.lookup_storage_vol_by_name(volume.as_str())?.xml_desc(0)))?;
         let parse = |xml: String| {
             VolumeSeen::parse(&xml).ok_or(LibvirtFault::InvalidXml {
                 message: format!("libvirt describes the volume {volume} without path or capacity"),
             })
         };
         xml.map(parse).transpose()
+    }
+
+    /// Makes the pool look at what it holds. It takes long on a large one.
+    ///
+    /// # Errors
+    /// When the pool is inactive or busy.
+    pub fn refresh_pool(&self, pool: &PoolName) -> Result<(), LibvirtFault> {
+        self.call(|connection| connection.lookup_storage_pool_by_name(pool.as_str())?.refresh(0))
+            .map(drop)
     }
 
     /// Makes a volume.

@@ -15,13 +15,17 @@ pub(super) struct CreateOverlay(pub(super) Arc<Guest>);
 pub(super) struct DeleteOverlay(pub(super) Arc<Guest>);
 
 impl Guest {
-    /// The base image.
+    /// The base image. It may have been copied there behind libvirt's back, so the pool looks again before it is
+    /// missed. The overlay needs no such look: it is made and deleted through libvirt alone.
     pub(super) fn base_image(&self) -> Result<VolumeSeen, StepFault> {
-        let (pool, volume) = (&self.config.pool, &self.config.base_image);
-        let seen = self.site.libvirt.volume(pool, volume);
-        let seen = seen.map_err(StepFault::libvirt(format!(
-            "look for volume {volume} in pool {pool}"
-        )))?;
+        let (libvirt, pool, volume) = (&self.site.libvirt, &self.config.pool, &self.config.base_image);
+        let what = || format!("look for volume {volume} in pool {pool}");
+        if let Some(seen) = libvirt.volume(pool, volume).map_err(StepFault::libvirt(what()))? {
+            return Ok(seen);
+        }
+        let refreshed = libvirt.refresh_pool(pool);
+        refreshed.map_err(StepFault::libvirt(format!("refresh pool {pool}")))?;
+        let seen = libvirt.volume(pool, volume).map_err(StepFault::libvirt(what()))?;
         seen.ok_or_else(|| StepFault::NoBaseImage {
             pool: pool.clone(),
             volume: volume.clone(),
