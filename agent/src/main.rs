@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -12,9 +11,6 @@ use hostler_agent::wiring::{Agent, BLOCKING_THREADS, Parts};
 use hostler_agent::{check, service_manager};
 use hostler_common::{shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
-
-/// How often to say that the process lives when nobody listens.
-const UNWATCHED: Duration = Duration::from_secs(3600);
 
 /// Reports what this host has to the coordinator, and does libvirt and storage work on it.
 #[derive(Debug, Parser)]
@@ -75,7 +71,7 @@ async fn run(mut agent: Agent, stop: CancellationToken) -> anyhow::Result<()> {
     let mut looks = agent.reporter.latest();
     let mut ready = false;
     let mut stopping = false;
-    let mut watchdog = tokio::time::interval(service_manager::watchdog_interval().unwrap_or(UNWATCHED));
+    let mut watchdog = tokio::time::interval(service_manager::watchdog_interval());
     loop {
         // Cancel-safe, each: a join set, a watch, a token and a clock lose nothing when they are not the first.
         tokio::select! {

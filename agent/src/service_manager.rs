@@ -7,10 +7,12 @@ use sd_notify::NotifyState;
 /// A session task that has not turned for this long is stuck: it turns every second.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// How often to say that the process lives, when systemd wants to hear it (`WatchdogSec=`).
-pub fn watchdog_interval() -> Option<Duration> {
-    // A third, so that one that is late does no harm.
-    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+/// How often to say that the process lives when nobody listens.
+const UNWATCHED: Duration = Duration::from_secs(3600);
+
+/// How often to say that the process lives: a third of `WatchdogSec=`, so that one that is late does no harm.
+pub fn watchdog_interval() -> Duration {
+    sd_notify::watchdog_enabled().map_or(UNWATCHED, |limit| limit / 3)
 }
 
 /// The configuration is loaded and the host has been looked at.

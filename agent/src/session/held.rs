@@ -1,6 +1,7 @@
 //! One operation as this process holds it.
 
-use hostler_common::id::ResourceName;
+use hostler_common::error::Chain;
+use hostler_common::id::{Fence, ProcessToken, ResourceName};
 use prost_types::Any;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,8 +13,6 @@ use crate::executor::state::{Ending, Outcome};
 use crate::journal::read::ReadError;
 use crate::journal::record::{Entry, Record};
 use crate::journal::state_dir::{Aside, Found};
-use hostler_common::error::Chain;
-use hostler_common::id::{Fence, ProcessToken};
 
 /// An offer that may be proposed for.
 #[derive(Debug, Clone)]
