@@ -86,6 +86,10 @@ impl Agent {
     /// Dies as a process does. What its tasks held is given back.
     async fn crash(mut self) {
         self.tasks.shutdown().await;
+        let state_dir = Arc::downgrade(&self.executor.state_dir);
+        drop(self);
+        // The runs of operations are dropped by other threads of the runtime.
+        until("end of the runs", || state_dir.strong_count() == 0).await;
     }
 
     async fn end(mut self) {
@@ -320,6 +324,9 @@ async fn a_lost_lease_stops_the_operation_at_the_next_step_and_a_new_one_goes_on
         }
         talk.accept(&propose, 1).await;
     }
+    // What is answered after the refusal shows that it was heard.
+    talk.say(Response::Heartbeat(Heartbeat {})).await;
+    while !matches!(talk.next().await, Request::Heartbeat(_)) {}
     rig.world.release();
 
     // Somebody else held it, and is gone.
