@@ -19,7 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut names = prost_build::Config::new();
     // The type URLs of requests that are stored as Any.
-    names.enable_type_names().type_name_domain(["."], "type.googleapis.com");
+    names
+        .enable_type_names()
+        .type_name_domain(["."], "type.googleapis.com");
     // Stored by the coordinator and printed by the client, both as JSON.
     for message in ["Inventory", "Gpu", "SharedStorage", "Libvirt", "Domain"] {
         let path = format!("hostler.agent.v1.{message}");

@@ -69,6 +69,9 @@ pub struct OperationsConfig {
     /// How long a begun operation waits for its host to come back.
     #[serde(with = "duration_text")]
     pub resume_patience: Duration,
+    /// How long an operation is offered to a connected agent that does not take it. An agent runs 32 at once.
+    #[serde(with = "duration_text")]
+    pub take_patience: Duration,
     /// Finished operations that are kept.
     pub keep_count: usize,
     /// How long finished operations are kept.
@@ -83,6 +86,7 @@ impl Default for OperationsConfig {
             max_attempts: 3,
             host_patience: Duration::from_secs(60),
             resume_patience: Duration::from_secs(600),
+            take_patience: Duration::from_secs(3600),
             keep_count: 10_000,
             keep_age: Duration::from_secs(90 * 24 * 3600),
         }

@@ -65,6 +65,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let patience = liveness::Patience {
         unbegun: operations.host_patience,
         begun: operations.resume_patience,
+        untaken: operations.take_patience,
     };
     liveness::spawn(registry.clone(), engine.clone(), patience, &mut background);
     let retention = Retention {

@@ -100,7 +100,7 @@ pub enum AuthorityError {
         not_after: UnixMillis,
     },
     /// A life of nothing, or of too much.
-    #[error("a life of {} days is not possible; use 1 to {}", lifetime.as_secs() / DAY.as_secs(), MAX_LIFETIME.as_secs() / DAY.as_secs())]
+    #[error("a life of {} s is not possible; use 1 s to {} days", lifetime.as_secs(), MAX_LIFETIME.as_secs() / DAY.as_secs())]
     Lifetime {
         /// What was asked for.
         lifetime: Duration,
@@ -306,7 +306,7 @@ impl Authority {
 
 /// What every certificate has: a life, and a serial number that nobody can guess.
 fn params(lifetime: Duration) -> Result<CertificateParams, AuthorityError> {
-    if lifetime < DAY || lifetime > MAX_LIFETIME {
+    if lifetime < Duration::from_secs(1) || lifetime > MAX_LIFETIME {
         return Err(AuthorityError::Lifetime { lifetime });
     }
     let now = OffsetDateTime::now_utc();

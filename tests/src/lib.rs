@@ -1,1 +1,8 @@
-//! Tests of the whole.
+//! A fleet in one process: a real coordinator with its store on a real disk, clients and simulated agents
+//! over real mutual TLS on loopback. The simulation ends at the agents: what hosts do is tested for real in
+//! the agent's own tests and by the tests that run the programs.
+
+pub mod agent;
+pub mod fleet;
+pub mod pki;
+pub mod wait;

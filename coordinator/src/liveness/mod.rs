@@ -3,6 +3,7 @@
 //! every holder its whole lease again.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hostler_common::error::Chain;
@@ -25,6 +26,8 @@ pub struct Patience {
     pub unbegun: Duration,
     /// For one that an agent has begun: something may be left on the host.
     pub begun: Duration,
+    /// For an agent that has a session and does not take what it is offered.
+    pub untaken: Duration,
 }
 
 /// Starts the watch over deadlines in `tasks`.
@@ -45,8 +48,17 @@ struct Liveness {
     patience: Patience,
     /// Each held lease as last seen, and since when.
     leases: HashMap<OperationId, (Lease, Instant)>,
-    /// Operations whose host has no session, and since when they wait for it.
-    waits: HashMap<OperationId, Instant>,
+    /// Each scheduled operation whose turn it is: what it waits for, and since when.
+    waits: HashMap<OperationId, (WaitsFor, Instant)>,
+}
+
+/// What a scheduled operation waits for when its turn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// A session of its host.
+    Host,
+    /// The agent, which has a session.
+    Taker,
 }
 
 impl Liveness {
@@ -56,25 +68,18 @@ impl Liveness {
         loop {
             tick.tick().await;
             let turns = self.registry.turns();
-            let absent =
-                |record: &OperationRecord| self.registry.presence(&record.host) != Presence::Connected;
-            let scheduled: HashSet<_> = turns
-                .iter()
-                .filter(|record| record.life.phase == Phase::Scheduled && absent(record))
-                .map(|record| record.id)
-                .collect();
-            self.waits.retain(|id, _| scheduled.contains(id));
-            self.leases.retain(|id, _| {
-                turns
-                    .iter()
-                    .any(|record| record.id == *id && !scheduled.contains(id))
-            });
-            for record in turns {
-                match &record.life.phase {
-                    Phase::Active(lease) => self.judge_lease(&record, lease).await,
-                    Phase::Scheduled if scheduled.contains(&record.id) => self.judge_absence(&record).await,
-                    Phase::Scheduled | Phase::Ended(_) => {}
+            let is_active = |record: &OperationRecord| matches!(record.life.phase, Phase::Active(_));
+            let (active, scheduled): (Vec<_>, Vec<_>) =
+                turns.into_iter().partition(|record| is_active(record));
+            forget_others(&mut self.leases, &active);
+            forget_others(&mut self.waits, &scheduled);
+            for record in &active {
+                if let Phase::Active(lease) = &record.life.phase {
+                    self.judge_lease(record, lease).await;
                 }
+            }
+            for record in &scheduled {
+                self.judge_wait(record).await;
             }
         }
     }
@@ -109,35 +114,52 @@ impl Liveness {
             })
             .await;
         report(record, "lease expired", outcome);
+        // When it could not be stored, it is tried again after another lease, not at every tick.
+        self.leases.remove(&record.id);
     }
 
-    async fn judge_absence(&mut self, record: &OperationRecord) {
-        let waited = self.waits.entry(record.id).or_insert_with(Instant::now).elapsed();
-        let begun = record.life.attempts > 0;
-        if waited
-            <= if begun {
-                self.patience.begun
-            } else {
-                self.patience.unbegun
-            }
-        {
+    async fn judge_wait(&mut self, record: &OperationRecord) {
+        let host = &record.host;
+        let waits_for = match self.registry.presence(host) {
+            Presence::Connected => WaitsFor::Taker,
+            Presence::NeverSeen | Presence::Gone => WaitsFor::Host,
+        };
+        let now = Instant::now();
+        let (seen, since) = self.waits.entry(record.id).or_insert((waits_for, now));
+        if *seen != waits_for {
+            (*seen, *since) = (waits_for, now);
+        }
+        let waited = since.elapsed();
+        let patience = match waits_for {
+            WaitsFor::Taker => self.patience.untaken,
+            WaitsFor::Host if record.life.attempts > 0 => self.patience.begun,
+            WaitsFor::Host => self.patience.unbegun,
+        };
+        if waited <= patience {
             return;
         }
-        let host = &record.host;
-        let last = self.registry.last_heard(host).map_or_else(
-            || "not since the coordinator started".to_owned(),
-            |at| format!("last heard at {at}"),
-        );
+        let trouble = match (waits_for, self.registry.last_heard(host)) {
+            (WaitsFor::Taker, _) => "is connected but does not take the operation".to_owned(),
+            (WaitsFor::Host, None) => "is not connected (not since the coordinator started)".to_owned(),
+            (WaitsFor::Host, Some(at)) => format!("is not connected (last heard at {at})"),
+        };
         let said = format!(
-            "host {host} is not connected ({last}); waited {} s for it. Start or repair its agent (`systemctl status hostler-agent` there), then repeat the call",
+            "host {host} {trouble}; waited {} s for it. Start or repair its agent (`systemctl status hostler-agent` there), then repeat the call",
             waited.as_secs()
         );
         let outcome = self
             .engine
             .apply(record.id, None, Event::HostAbsent, |after| ending(after, &said))
             .await;
-        report(record, "host absent", outcome);
+        report(record, "given up waiting for the host", outcome);
+        self.waits.remove(&record.id);
     }
+}
+
+/// Keeps only what is known of `records`.
+fn forget_others<T>(known: &mut HashMap<OperationId, T>, records: &[Arc<OperationRecord>]) {
+    let ids: HashSet<_> = records.iter().map(|record| record.id).collect();
+    known.retain(|id, _| ids.contains(id));
 }
 
 fn report(record: &OperationRecord, what: &str, outcome: Result<OperationRecord, EngineError>) {

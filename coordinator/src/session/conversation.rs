@@ -101,7 +101,7 @@ impl Conversation {
             self.heard.send_modify(|count| *count += 1);
             self.context.registry.heard(&self.host);
             if self.handle_message(message).await.is_err() {
-                return "the agent does not take answers";
+                return "the agent does not take answers, or the store does not serve";
             }
         }
     }
@@ -111,7 +111,7 @@ impl Conversation {
         match message.message {
             Some(Message::Report(report)) => self.report(report).await,
             Some(Message::Propose(propose)) => {
-                let answer = self.propose(propose).await;
+                let answer = self.propose(propose).await?;
                 self.send(session_response::Message::ProposeAnswer(answer)).await
             }
             Some(Message::Finish(finish)) => match self.finish(finish).await {
@@ -155,13 +155,16 @@ impl Conversation {
         }
     }
 
-    async fn propose(&self, propose: Propose) -> ProposeAnswer {
+    /// A store that fails ends the session instead of refusing: the holder may go on, and proposes again.
+    async fn propose(&self, propose: Propose) -> Result<ProposeAnswer, Over> {
         let request_id = propose.request_id;
-        let refused = |reason: String| ProposeAnswer {
-            request_id,
-            accepted: false,
-            fence: 0,
-            reason,
+        let refused = |reason: String| {
+            Ok(ProposeAnswer {
+                request_id,
+                accepted: false,
+                fence: 0,
+                reason,
+            })
         };
         let Some(proposal) = propose.proposal else {
             return refused("the proposal is missing".into());
@@ -183,18 +186,22 @@ impl Conversation {
             is_disabled_cancel: proposal.is_disabled_cancel,
             now: UnixMillis::now(),
         };
-        match self
+        let proposed = self
             .context
             .engine
             .propose(id, &self.host, wish, &proposal.log_message)
-            .await
-        {
-            Ok(lease) => ProposeAnswer {
+            .await;
+        match proposed {
+            Ok(lease) => Ok(ProposeAnswer {
                 request_id,
                 accepted: true,
                 fence: lease.fence.0,
                 reason: String::new(),
-            },
+            }),
+            Err(error @ (EngineError::Store(_) | EngineError::Unreadable { .. })) => {
+                tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "a proposal could not be stored");
+                Err(Over)
+            }
             Err(error) => {
                 self.log_refused("proposal", id, &error);
                 refused(Chain(&error).to_string())

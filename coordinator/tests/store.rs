@@ -1,0 +1,193 @@
+//! The store's promises: compares hold, order is kept, what it answered survives, what it cannot read it refuses.
+
+use hostler_common::error::Chain;
+use hostler_coordinator::operation::record::OperationRecord;
+use hostler_coordinator::registry::HypervisorRecord;
+use hostler_coordinator::store::{
+    Committed, Compare, Order, Range, Revision, Store, StoreError, Transaction, Write,
+};
+use tempfile::TempDir;
+
+fn put(key: &str, value: &str, modified: u64) -> Transaction {
+    let (key, value) = (key.to_owned(), value.as_bytes().to_vec());
+    Transaction {
+        compares: vec![Compare {
+            key: key.clone(),
+            modified: Revision(modified),
+        }],
+        writes: vec![Write::Put { key, value }],
+    }
+}
+
+fn range(order: Order, beyond: Option<&str>, at_most: usize) -> Range {
+    Range {
+        prefix: "/a/".into(),
+        beyond: beyond.map(str::to_owned),
+        at_most,
+        order,
+    }
+}
+
+async fn keys(store: &Store, range: Range) -> Vec<String> {
+    store
+        .list(range)
+        .await
+        .unwrap()
+        .0
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_compare_that_does_not_hold_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let Committed::At(first) = store.commit(put("/a/1", "x", 0)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        store.commit(put("/a/1", "y", 0)).await.unwrap(),
+        Committed::Conflict
+    );
+    let mut both = put("/a/2", "z", 0);
+    both.compares.push(Compare {
+        key: "/a/1".into(),
+        modified: Revision(first.0 + 7),
+    });
+    assert_eq!(store.commit(both).await.unwrap(), Committed::Conflict);
+    assert_eq!(store.get("/a/2").await.unwrap(), None);
+    let entry = store.get("/a/1").await.unwrap().unwrap();
+    assert_eq!((entry.value.as_slice(), entry.modified), (b"x".as_slice(), first));
+}
+
+#[tokio::test]
+async fn of_many_that_want_one_key_exactly_one_gets_it() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let tasks: Vec<_> = (0..100)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(put("/a/1", &n.to_string(), 0)).await.unwrap() })
+        })
+        .collect();
+    let mut won = 0;
+    for task in tasks {
+        won += usize::from(task.await.unwrap() != Committed::Conflict);
+    }
+    assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn listings_keep_their_prefix_order_and_bounds() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for key in ["/a/1", "/a/2", "/a/3", "/aa/1", "/b/1", "/a"] {
+        store.commit(put(key, "x", 0)).await.unwrap();
+    }
+    assert_eq!(
+        keys(&store, range(Order::Ascending, None, 10)).await,
+        ["/a/1", "/a/2", "/a/3"]
+    );
+    assert_eq!(
+        keys(&store, range(Order::Descending, None, 2)).await,
+        ["/a/3", "/a/2"]
+    );
+    assert_eq!(
+        keys(&store, range(Order::Descending, Some("/a/2"), 2)).await,
+        ["/a/1"]
+    );
+    assert_eq!(
+        keys(&store, range(Order::Ascending, Some("/a/2"), 2)).await,
+        ["/a/3"]
+    );
+}
+
+#[tokio::test]
+async fn a_watch_tells_each_change_in_order_after_it_is_durable() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut watch = store.watch("/a/");
+    store.commit(put("/b/1", "x", 0)).await.unwrap();
+    for n in 0..10 {
+        store.commit(put(&format!("/a/{n}"), "x", 0)).await.unwrap();
+    }
+    let delete = Transaction {
+        compares: vec![],
+        writes: vec![Write::Delete { key: "/a/3".into() }],
+    };
+    store.commit(delete).await.unwrap();
+    let mut last = Revision(0);
+    for n in 0..10 {
+        let event = watch.next().await.unwrap().unwrap();
+        assert_eq!(event.key, format!("/a/{n}"));
+        assert!(event.revision > last);
+        last = event.revision;
+    }
+    assert_eq!(watch.next().await.unwrap().unwrap().value, None);
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_reopen_and_revisions_go_on() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let Committed::At(before) = store.commit(put("/a/1", "x", 0)).await.unwrap() else {
+        panic!()
+    };
+    let busy = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(busy, StoreError::InUse { .. }), "{busy}");
+    drop(store);
+    let store = loop {
+        // The writer's thread lets the lock go when it has ended.
+        match Store::open(dir.path()) {
+            Ok(store) => break store,
+            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(store.get("/a/1").await.unwrap().unwrap().value, b"x");
+    let Committed::At(after) = store.commit(put("/a/2", "y", 0)).await.unwrap() else {
+        panic!()
+    };
+    assert!(after > before);
+}
+
+#[test]
+fn a_later_format_and_a_damaged_file_are_refused_in_one_sentence() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("hostler.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let refused = Chain(&Store::open(dir.path()).unwrap_err()).to_string();
+    assert!(
+        refused.contains("format 99") && refused.contains("newer version"),
+        "{refused}"
+    );
+    std::fs::write(&path, [0x5a; 8192]).unwrap();
+    let refused = Chain(&Store::open(dir.path()).unwrap_err()).to_string();
+    assert!(
+        refused.contains("is damaged") && refused.contains("backup"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), [0x5a; 8192], "it was not touched");
+}
+
+#[test]
+fn records_of_the_first_format_are_still_read() {
+    let hypervisor = include_str!("frozen/hypervisor-1.json");
+    let read: HypervisorRecord = serde_json::from_str(hypervisor).unwrap();
+    assert_eq!(read.host.as_str(), "rack1-07");
+    assert_eq!(read.inventory.gpus[0].model, "A40");
+    for (text, state) in [
+        (include_str!("frozen/operation-active-1.json"), "Active"),
+        (include_str!("frozen/operation-ended-1.json"), "Failed"),
+    ] {
+        let read: OperationRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(format!("{:?}", read.state()), state);
+        assert!(!read.logs.last().is_empty());
+    }
+    let lock: hostler_coordinator::operation::locks::Lock =
+        serde_json::from_str(include_str!("frozen/lock-1.json")).unwrap();
+    assert_eq!((lock.fence.0, lock.queue.len()), (4, 2));
+}

@@ -1,0 +1,359 @@
+//! A simulated agent: it speaks `hostler.agent.v1` as a real one does, and only pretends to do the work.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use hostler_common::operation::OperationKind;
+use hostler_common::rpc::hostler::agent::v1 as rpc;
+use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
+use hostler_common::rpc::hostler::agent::v1::{session_request, session_response};
+use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::fleet::Fleet;
+use crate::wait;
+
+/// What a simulated agent does with an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Takes it, says so, and is done.
+    Completes,
+    /// Takes it and fails with these words, all undone.
+    Fails(String),
+    /// Takes it and reports that nobody knows what is true.
+    NeedsAttention,
+    /// Takes it and never says anything again about it.
+    Holds,
+    /// Takes it and renews for ever.
+    Renews,
+    /// Ignores it.
+    Ignores,
+}
+
+/// What the test and the agent share.
+#[derive(Debug)]
+struct Shared {
+    behaviour: Behaviour,
+    in_service: BTreeMap<String, bool>,
+    report: rpc::Inventory,
+    answers_heartbeats: bool,
+}
+
+/// A running agent.
+pub struct SimulatedAgent {
+    shared: Arc<Mutex<Shared>>,
+    outbound: mpsc::Sender<rpc::SessionRequest>,
+    received: watch::Receiver<Vec<session_response::Message>>,
+    task: JoinHandle<()>,
+    /// Its proposing_peer_token.
+    pub token: String,
+}
+
+/// What an agent is made of.
+pub struct Setup {
+    /// The host of its certificate.
+    pub host: String,
+    /// What its Hello says; the same unless a test lies.
+    pub hello_host: String,
+    /// Its hypervisors.
+    pub hypervisors: Vec<String>,
+    /// What it does with offers.
+    pub behaviour: Behaviour,
+    /// The protocol that its Hello says.
+    pub protocol: u32,
+    /// Operations of its journal.
+    pub journaled: Vec<String>,
+    /// Its token.
+    pub token: String,
+}
+
+impl Setup {
+    /// An agent of `host` that completes everything.
+    pub fn of(host: &str, hypervisors: &[&str]) -> Self {
+        Self {
+            host: host.to_owned(),
+            hello_host: host.to_owned(),
+            hypervisors: hypervisors.iter().map(ToString::to_string).collect(),
+            behaviour: Behaviour::Completes,
+            protocol: 1,
+            journaled: Vec::new(),
+            token: hostler_common::id::ProcessToken::generate().to_string(),
+        }
+    }
+
+    /// The same with another behaviour.
+    #[must_use]
+    pub fn that(mut self, behaviour: Behaviour) -> Self {
+        self.behaviour = behaviour;
+        self
+    }
+
+    /// Starts it; it connects once.
+    pub async fn start(self, fleet: &Fleet) -> SimulatedAgent {
+        let channel = fleet.channel(&format!("agent/{}", self.host));
+        SimulatedAgent::start(self, channel).await
+    }
+}
+
+impl SimulatedAgent {
+    async fn start(setup: Setup, channel: Channel) -> Self {
+        let (outbound, requests) = mpsc::channel(64);
+        let shared = Arc::new(Mutex::new(Shared {
+            behaviour: setup.behaviour.clone(),
+            in_service: setup.hypervisors.iter().map(|id| (id.clone(), false)).collect(),
+            report: rpc::Inventory {
+                cpu_threads: 8,
+                memory_mb: 16_384,
+                ..Default::default()
+            },
+            answers_heartbeats: true,
+        }));
+        let (record, received) = watch::channel(Vec::new());
+        let hello = rpc::Hello {
+            host: setup.hello_host.clone(),
+            agent_version: hostler_common::VERSION.to_owned(),
+            process_token: setup.token.clone(),
+            journaled_operation_ids: setup.journaled.clone(),
+            protocol: setup.protocol,
+        };
+        outbound
+            .send(request(session_request::Message::Hello(hello)))
+            .await
+            .expect("room for Hello");
+        let life = Life {
+            shared: shared.clone(),
+            outbound: outbound.clone(),
+            record,
+            token: setup.token.clone(),
+            taken: BTreeMap::new(),
+            proposals: 0,
+        };
+        let task = tokio::spawn(life.run(channel, requests));
+        Self {
+            shared,
+            outbound,
+            received,
+            task,
+            token: setup.token,
+        }
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().expect("not poisoned")
+    }
+
+    /// From now on it does this with offers.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared().behaviour = behaviour;
+    }
+
+    /// From now on it answers nothing by itself.
+    pub fn fall_silent(&self) {
+        self.shared().answers_heartbeats = false;
+    }
+
+    /// Reports another inventory.
+    pub async fn report(&self, inventory: rpc::Inventory) {
+        self.shared().report = inventory;
+        let report = report(&self.shared());
+        self.send(session_request::Message::Report(report)).await;
+    }
+
+    /// Sends anything.
+    ///
+    /// # Panics
+    /// When its session has ended.
+    pub async fn send(&self, message: session_request::Message) {
+        self.outbound
+            .send(request(message))
+            .await
+            .expect("the session lives");
+    }
+
+    /// Waits for a message of the coordinator.
+    pub async fn until<T>(&self, what: &str, find: impl Fn(&session_response::Message) -> Option<T>) -> T {
+        wait::until(what, || async { self.received.borrow().iter().find_map(&find) }).await
+    }
+
+    /// The offers so far.
+    pub fn offers(&self) -> Vec<rpc::Offer> {
+        let received = self.received.borrow();
+        let offers = received.iter().filter_map(|message| match message {
+            session_response::Message::Offer(offer) => Some(offer.clone()),
+            _ => None,
+        });
+        offers.collect()
+    }
+
+    /// Waits until the coordinator has ended its stream.
+    pub async fn until_ended(&self) {
+        wait::until("the session ends", || async {
+            self.task.is_finished().then_some(())
+        })
+        .await;
+    }
+
+    /// Dies at once, as by SIGKILL.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for SimulatedAgent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn request(message: session_request::Message) -> rpc::SessionRequest {
+    rpc::SessionRequest {
+        message: Some(message),
+    }
+}
+
+fn report(shared: &Shared) -> rpc::HostReport {
+    let hypervisors = shared
+        .in_service
+        .iter()
+        .map(|(id, in_service)| rpc::HypervisorReport {
+            id: id.clone(),
+            kind: rpc::HypervisorKind::Host.into(),
+            observed: match in_service {
+                true => rpc::Observed::InService.into(),
+                false => rpc::Observed::OutOfService.into(),
+            },
+            detail: String::new(),
+            inventory: Some(shared.report.clone()),
+        });
+    rpc::HostReport {
+        inventory: Some(shared.report.clone()),
+        hypervisors: hypervisors.collect(),
+    }
+}
+
+struct Life {
+    shared: Arc<Mutex<Shared>>,
+    outbound: mpsc::Sender<rpc::SessionRequest>,
+    record: watch::Sender<Vec<session_response::Message>>,
+    token: String,
+    /// The offers that it has proposed for, by the number of the proposal.
+    taken: BTreeMap<u64, rpc::Offer>,
+    proposals: u64,
+}
+
+impl Life {
+    async fn run(mut self, channel: Channel, requests: mpsc::Receiver<rpc::SessionRequest>) {
+        let stream = AgentServiceClient::new(channel)
+            .session(ReceiverStream::new(requests))
+            .await;
+        let Ok(stream) = stream else { return };
+        let mut stream = stream.into_inner();
+        while let Ok(Some(rpc::SessionResponse {
+            message: Some(message),
+        })) = stream.message().await
+        {
+            self.record.send_modify(|all| all.push(message.clone()));
+            self.answer(message).await;
+        }
+    }
+
+    async fn send(&self, message: session_request::Message) {
+        // An error means that the session has ended.
+        let _ = self.outbound.send(request(message)).await;
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        self.shared.lock().expect("not poisoned").behaviour.clone()
+    }
+
+    async fn answer(&mut self, message: session_response::Message) {
+        use session_response::Message;
+        match message {
+            Message::Welcome(_) => self.report().await,
+            Message::Heartbeat(_) => {
+                if self.shared.lock().expect("not poisoned").answers_heartbeats {
+                    self.send(session_request::Message::Heartbeat(rpc::Heartbeat {}))
+                        .await;
+                }
+                // The answer to a renewal is where a change of behaviour takes hold.
+                if !matches!(self.behaviour(), Behaviour::Holds | Behaviour::Ignores) {
+                    for (number, offer) in &self.taken {
+                        self.propose(*number, offer, "").await;
+                    }
+                }
+            }
+            Message::Offer(offer) => {
+                let known = self
+                    .taken
+                    .values()
+                    .any(|taken| taken.operation_id == offer.operation_id);
+                if self.behaviour() != Behaviour::Ignores && !known {
+                    self.proposals += 1;
+                    self.propose(self.proposals, &offer, "taken").await;
+                    self.taken.insert(self.proposals, offer);
+                }
+            }
+            Message::ProposeAnswer(answer) if answer.accepted => self.work(answer).await,
+            Message::ProposeAnswer(_)
+            | Message::Refused(_)
+            | Message::FinishAnswer(_)
+            | Message::ReportAnswer(_) => {}
+        }
+    }
+
+    async fn report(&self) {
+        let report = report(&self.shared.lock().expect("not poisoned"));
+        self.send(session_request::Message::Report(report)).await;
+    }
+
+    async fn propose(&self, number: u64, offer: &rpc::Offer, log: &str) {
+        let proposal = ProposeOperationRequest {
+            name: offer.resource.clone(),
+            project: "default".to_owned(),
+            lock_for_seconds: 2,
+            log_message: log.to_owned(),
+            is_disabled_cancel: false,
+            proposing_peer_token: self.token.clone(),
+        };
+        self.send(session_request::Message::Propose(rpc::Propose {
+            request_id: number,
+            operation_id: offer.operation_id.clone(),
+            proposal: Some(proposal),
+            fence: 0,
+        }))
+        .await;
+    }
+
+    async fn work(&mut self, answer: rpc::ProposeAnswer) {
+        let (outcome, message) = match self.behaviour() {
+            Behaviour::Completes => (rpc::Outcome::Done, "done".to_owned()),
+            Behaviour::Fails(why) => (rpc::Outcome::Failed, why),
+            Behaviour::NeedsAttention => (rpc::Outcome::NeedsAttention, "an undo failed".to_owned()),
+            Behaviour::Holds | Behaviour::Renews | Behaviour::Ignores => return,
+        };
+        if let Some(offer) = self.taken.remove(&answer.request_id) {
+            if outcome == rpc::Outcome::Done {
+                let kind =
+                    OperationKind::of_request(&offer.request.unwrap_or_default()).map(|(kind, _)| kind);
+                let in_service = matches!(kind, Ok(OperationKind::CreateHypervisor));
+                self.shared
+                    .lock()
+                    .expect("not poisoned")
+                    .in_service
+                    .insert(offer.resource, in_service);
+                self.report().await;
+            }
+            let finish = rpc::Finish {
+                operation_id: offer.operation_id,
+                fence: answer.fence,
+                outcome: outcome.into(),
+                message: message.clone(),
+                process_token: self.token.clone(),
+            };
+            self.send(session_request::Message::Finish(finish)).await;
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Each bad input of a client gets a clear answer that names the thing, and the coordinator goes on.
+
+use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
+use hostler_common::rpc::operations::v1::{CreateHypervisorRequest, HypervisorState, OperationState};
+use hostler_tests::agent::Setup;
+use hostler_tests::fleet::Fleet;
+use tonic::Code;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+#[tokio::test]
+async fn ill_formed_ids_are_invalid_arguments_that_name_the_id() {
+    let fleet = Fleet::start().await;
+    let long = "x".repeat(5000);
+    for (id, word) in [
+        ("", "empty"),
+        ("../etc", "../etc"),
+        ("a b", "a b"),
+        ("-x", "-x"),
+        ("a\0b", "a\\0b"),
+        (&long, "5000 bytes"),
+    ] {
+        for status in [
+            fleet.create(id).await.unwrap_err(),
+            fleet.destroy(id).await.unwrap_err(),
+        ] {
+            assert_eq!(status.code(), Code::InvalidArgument, "{id:?}");
+            assert!(status.message().contains(word), "{id:?}: {}", status.message());
+        }
+        let status = fleet.create_all(&["fine", id]).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+    assert!(fleet.history().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_id_that_is_not_enrolled_is_a_streamed_failure() {
+    let fleet = Fleet::start().await;
+    for said in [
+        fleet.create("nobody").await.unwrap(),
+        fleet.destroy("nobody").await.unwrap(),
+    ] {
+        assert_eq!(said.len(), 1);
+        assert_eq!(said[0].0, OperationState::Failed);
+        assert!(said[0].1.contains("nobody is not enrolled"), "{said:?}");
+    }
+    let request = fleet_rpc::GetHypervisorRequest { id: "nobody".into() };
+    let status = fleet.fleet("viewer").get_hypervisor(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn bulk_lists_that_make_no_sense_are_refused_whole() {
+    let fleet = Fleet::start().await;
+    let _agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let empty = fleet.create_all(&[]).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
+    assert!(empty.message().contains("ids is empty"), "{}", empty.message());
+    let twice = fleet.create_all(&["hv1", "hv1"]).await.unwrap_err();
+    assert_eq!(twice.code(), Code::InvalidArgument);
+    assert!(
+        twice.message().contains("hv1 is given twice"),
+        "{}",
+        twice.message()
+    );
+    assert!(fleet.history().await.is_empty(), "nothing of them was begun");
+}
+
+#[tokio::test]
+async fn a_thousand_ids_are_served_known_or_not() {
+    let fleet = Fleet::start().await;
+    let ids: Vec<String> = (0..1000).map(|n| format!("hv{n:04}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let unknown = fleet.create_all(&ids).await.unwrap();
+    let last = unknown.last().unwrap();
+    assert_eq!(last.0, OperationState::Failed);
+    assert!(
+        last.1.contains("1000 of 1000 failed") && last.1.len() < 2000,
+        "{}",
+        last.1
+    );
+    let _agent = Setup::of("h1", &ids[..500]).start(&fleet).await;
+    let _other = Setup::of("h2", &ids[500..]).start(&fleet).await;
+    fleet
+        .until_state("hv0999", HypervisorState::AvailableToCreate)
+        .await;
+    fleet
+        .until_state("hv0000", HypervisorState::AvailableToCreate)
+        .await;
+    let said = fleet.create_all(&ids).await.unwrap();
+    assert_eq!(
+        said.last().unwrap().0,
+        OperationState::Completed,
+        "{:?}",
+        said.last()
+    );
+    assert_eq!(fleet.list().await.len(), 1000);
+}
+
+/// Sends bytes as they are.
+#[derive(Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+    fn encode(&mut self, item: Vec<u8>, dst: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        std::io::Write::write_all(&mut prost::bytes::BufMut::writer(dst), &item)
+            .map_err(|e| tonic::Status::internal(e.to_string()))
+    }
+}
+
+impl Decoder for Raw {
+    type Item = ();
+    type Error = tonic::Status;
+    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, tonic::Status> {
+        Ok(None)
+    }
+}
+
+async fn send_raw(fleet: &Fleet, path: &'static str, bytes: Vec<u8>) -> tonic::Status {
+    let mut grpc = tonic::client::Grpc::new(fleet.channel("client/operator/test"));
+    grpc.ready().await.unwrap();
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    match grpc.server_streaming(tonic::Request::new(bytes), path, Raw).await {
+        Ok(response) => response.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    }
+}
+
+#[tokio::test]
+async fn malformed_and_huge_messages_are_refused_and_the_coordinator_goes_on() {
+    let fleet = Fleet::start().await;
+    let create = "/operations.v1.OperationsService/CreateHypervisor";
+    let malformed = send_raw(&fleet, create, vec![0xff; 20]).await;
+    assert_eq!(malformed.code(), Code::InvalidArgument, "{malformed:?}");
+    assert!(
+        malformed.message().contains("malformed"),
+        "{}",
+        malformed.message()
+    );
+    let not_text = send_raw(&fleet, create, vec![0x0a, 0x02, 0xff, 0xfe]).await;
+    assert_eq!(not_text.code(), Code::InvalidArgument, "{not_text:?}");
+    let huge = send_raw(&fleet, create, vec![0x0a; 100 << 20]).await;
+    assert!(
+        matches!(
+            huge.code(),
+            Code::OutOfRange | Code::ResourceExhausted | Code::Unknown | Code::Internal | Code::Cancelled
+        ),
+        "{huge:?}"
+    );
+    let nowhere = send_raw(&fleet, "/operations.v1.OperationsService/Reboot", vec![]).await;
+    assert_eq!(nowhere.code(), Code::Unimplemented);
+    assert!(fleet.list().await.is_empty(), "it still serves");
+}
+
+#[tokio::test]
+async fn pages_and_ids_of_operations_are_checked() {
+    let fleet = Fleet::start().await;
+    let mut viewer = fleet.fleet("viewer");
+    let list = |page_size, page_token: &str| fleet_rpc::ListOperationsRequest {
+        page_size,
+        page_token: page_token.to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(
+        viewer.list_operations(list(1001, "")).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        viewer.list_operations(list(1, "x")).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let get = |id: &str| fleet_rpc::GetOperationRequest { id: id.to_owned() };
+    assert_eq!(
+        viewer.get_operation(get("")).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let unknown = viewer
+        .get_operation(get("01900000-0000-7000-8000-000000000000"))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_reason_travels_with_the_operation_without_control_characters() {
+    let fleet = Fleet::start().await;
+    let _agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let mut request = tonic::Request::new(CreateHypervisorRequest { id: "hv1".into() });
+    let reason = tonic::metadata::MetadataValue::from_bytes("mañana\u{1b}[31m".as_bytes());
+    request.metadata_mut().insert_bin("hostler-reason-bin", reason);
+    let mut stream = fleet
+        .operations("operator")
+        .create_hypervisor(request)
+        .await
+        .unwrap()
+        .into_inner();
+    while stream.message().await.unwrap().is_some() {}
+    let operation = fleet.history().await.remove(0);
+    assert_eq!(operation.reason, "mañana[31m");
+    assert_eq!(operation.requested_by, "spiffe://fleet.test/client/operator/test");
+}

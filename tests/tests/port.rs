@@ -1,0 +1,179 @@
+//! The one port: who reaches an rpc, what answers without a call, and what survives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::rpc::operations::v1::ListHypervisorsRequest;
+use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
+use hostler_pki::ca::{Authority, IssueOptions};
+use hostler_pki::issued::Existing;
+use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
+use hostler_tests::fleet::Fleet;
+use hostler_tests::pki::TestCa;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Opens TLS as given, sends the HTTP/2 preface and tells how many bytes came back before the end.
+async fn answered(fleet: &Fleet, config: Arc<rustls::ClientConfig>) -> usize {
+    let tcp = TcpStream::connect(fleet.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let Ok(mut tls) = TlsConnector::from(config).connect(name, tcp).await else {
+        return 0;
+    };
+    // A write may fail already: the refusal of a client certificate comes after TLS 1.3's handshake.
+    let _ = tls
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    let mut byte = [0; 64];
+    tls.read(&mut byte).await.unwrap_or(0)
+}
+
+fn trusting(ca: &TestCa) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = std::fs::read(ca.files("client/viewer/test").ca).unwrap();
+    let certificate = rustls::pki_types::pem::PemObject::from_pem_slice(&pem).unwrap();
+    roots.add(certificate).unwrap();
+    roots
+}
+
+#[tokio::test]
+async fn only_a_certificate_of_this_fleet_reaches_the_server() {
+    let fleet = Fleet::start().await;
+    assert!(
+        answered(&fleet, fleet.ca.client_config("client/viewer/test")).await > 0,
+        "the probe works"
+    );
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let without = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(trusting(&fleet.ca))
+        .with_no_client_auth();
+    assert_eq!(
+        answered(&fleet, Arc::new(without)).await,
+        0,
+        "without a certificate"
+    );
+    // A client of another CA that trusts this coordinator all the same.
+    let dir = tempfile::TempDir::new().unwrap();
+    let foreign = TestCa::make(dir.path());
+    let mut files = foreign.files("client/admin/test");
+    let both = dir.path().join("both.crt");
+    let mut roots = std::fs::read(&files.ca).unwrap();
+    roots.extend(std::fs::read(fleet.ca.files("client/viewer/test").ca).unwrap());
+    std::fs::write(&both, roots).unwrap();
+    files.ca = both;
+    let credentials = Credentials::load(&files).unwrap();
+    assert_eq!(
+        answered(&fleet, hostler_pki::client_config(&credentials).unwrap()).await,
+        0,
+        "foreign CA"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_does_not_reach_the_server() {
+    let fleet = Fleet::start().await;
+    let dir = tempfile::TempDir::new().unwrap();
+    let authority = Authority::open(fleet.ca.files("client/viewer/test").ca.parent().unwrap()).unwrap();
+    let identity = "spiffe://fleet.test/client/admin/late".parse().unwrap();
+    // Its life begins a little in the past and lasts a second: it ends while the channel is open to retry.
+    let options = IssueOptions {
+        lifetime: Duration::from_secs(2),
+        ..IssueOptions::default()
+    };
+    let written = authority
+        .issue(&identity, &options)
+        .unwrap()
+        .write(dir.path(), "late", Existing::Keep)
+        .unwrap();
+    let files = TlsFiles {
+        ca: fleet.ca.files("client/viewer/test").ca,
+        certificate: written.certificate,
+        key: written.key,
+    };
+    let credentials = Credentials::load(&files).unwrap();
+    let config = hostler_pki::client_config(&credentials).unwrap();
+    hostler_tests::wait::until("the certificate expires", || async {
+        (answered(&fleet, config.clone()).await == 0).then_some(())
+    })
+    .await;
+    assert!(answered(&fleet, fleet.ca.client_config("client/viewer/test")).await > 0);
+}
+
+#[tokio::test]
+async fn plaintext_and_nonsense_are_dropped_and_the_coordinator_goes_on() {
+    let fleet = Fleet::start().await;
+    for nonsense in [
+        b"GET / HTTP/1.1\r\n\r\n".as_slice(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &[0; 4096],
+        b"",
+    ] {
+        let mut tcp = TcpStream::connect(fleet.address).await.unwrap();
+        tcp.write_all(nonsense).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        // Either an alert or nothing, then the end.
+        let mut rest = Vec::new();
+        let _ = tcp.read_to_end(&mut rest).await;
+        assert!(rest.len() < 16, "{rest:?}");
+    }
+    assert!(fleet.list().await.is_empty());
+}
+
+#[tokio::test]
+async fn health_answers_under_every_name_that_clients_use() {
+    let fleet = Fleet::start().await;
+    let mut health = HealthClient::new(fleet.channel("client/viewer/test"));
+    for service in [
+        "",
+        "operations.v1.OperationsService",
+        "hostler.fleet.v1.FleetService",
+    ] {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service}");
+    }
+    let unknown = health
+        .check(HealthCheckRequest { service: "x".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn pings_without_calls_are_answered() {
+    let fleet = Fleet::start().await;
+    let address = fleet.address.to_string().parse().unwrap();
+    let options = ChannelOptions {
+        keepalive_interval: Duration::from_millis(50),
+        keepalive_timeout: Duration::from_secs(5),
+        ..ChannelOptions::default()
+    };
+    let config = fleet.ca.client_config("client/viewer/test");
+    let channel = hostler_pki::connect(&address, config, options).await.unwrap();
+    let mut client = OperationsServiceClient::new(channel);
+    client.list_hypervisors(ListHypervisorsRequest {}).await.unwrap();
+    // A hundred pings and no call; gRPC servers of other languages send GOAWAY after two.
+    let mut pings = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..100 {
+        pings.tick().await;
+    }
+    client.list_hypervisors(ListHypervisorsRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_silent_connections_do_not_keep_others_out() {
+    let fleet = Fleet::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(fleet.address).await.unwrap());
+    }
+    assert!(fleet.list().await.is_empty());
+}
