@@ -27,7 +27,8 @@ LOGS="$TOOLS/test-logs"
 RECORDS="$TOOLS/test-run"
 # Real domains boot from here: QEMU's user cannot read every checkout.
 LIBVIRT_DIR=/var/lib/libvirt/hostler-test
-FEATURES=(--locked --features hostler-agent/real-libvirt)
+# Among the features: hostler-agent/real-libvirt.
+FEATURES=(--locked --all-features)
 export CARGO_TERM_COLOR=never
 
 finish() {
