@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hostler_common::config::{ConfigError, load};
 use hostler_common::telemetry::LogFormat;
+use hostler_common::units::duration_text;
 use hostler_pki::address::CoordinatorAddress;
 use hostler_pki::files::TlsFiles;
 use serde::Deserialize;
@@ -60,7 +61,7 @@ pub struct LibvirtConfig {
     /// The connection, as libvirt writes it.
     pub uri: String,
     /// The longest that a libvirt call may take.
-    #[serde(with = "values::duration")]
+    #[serde(with = "duration_text")]
     pub call_timeout: Duration,
 }
 

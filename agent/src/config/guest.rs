@@ -5,11 +5,11 @@ use std::time::Duration;
 use hostler_common::id::HypervisorId;
 use serde::Deserialize;
 
-use super::values::duration;
 use super::{
     AbsolutePath, DomainTypeChoice, Mebibytes, NetworkName, PciAddress, PoolName, ReadinessConfig, Threads,
     VolumeName,
 };
+use hostler_common::units::duration_text;
 
 /// A domain that the agent builds from a base image.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,7 +47,7 @@ pub struct GuestConfig {
     /// What tells that it is ready. Running is ready, when not given.
     pub readiness: Option<ReadinessConfig>,
     /// The longest that it may take to become ready.
-    #[serde(default = "two_minutes", with = "duration")]
+    #[serde(default = "two_minutes", with = "duration_text")]
     pub readiness_timeout: Duration,
 }
 

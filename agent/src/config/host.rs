@@ -5,8 +5,8 @@ use std::time::Duration;
 use hostler_common::id::HypervisorId;
 use serde::Deserialize;
 
-use super::values::duration;
 use super::{AbsolutePath, Argv, DomainTypeChoice, Mebibytes, NetworkName, PoolName, ReadinessConfig};
+use hostler_common::units::duration_text;
 
 /// The host itself as a hypervisor.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,15 +29,15 @@ pub struct HostConfig {
     /// What the site starts on top.
     pub activation: Option<ActivationConfig>,
     /// The longest that the activation may take to start or to stop.
-    #[serde(default = "two_minutes", with = "duration")]
+    #[serde(default = "two_minutes", with = "duration_text")]
     pub activation_timeout: Duration,
     /// What tells that it is ready. Ready at once, when not given.
     pub readiness: Option<ReadinessConfig>,
     /// The longest that it may take to become ready.
-    #[serde(default = "one_minute", with = "duration")]
+    #[serde(default = "one_minute", with = "duration_text")]
     pub readiness_timeout: Duration,
     /// How long going out of service waits for running domains to end.
-    #[serde(default, with = "duration")]
+    #[serde(default, with = "duration_text")]
     pub drain_wait: Duration,
     /// What follows when domains still run then.
     #[serde(default)]

@@ -283,16 +283,3 @@ fn hex(text: &str, digits: usize) -> Option<u16> {
     let well = text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
     well.then(|| u16::from_str_radix(text, 16).ok()).flatten()
 }
-
-/// Durations as people write them: `30s`, `2m`, `0s`.
-pub(super) mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, de::Error};
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|source| D::Error::custom(format!("{text:?} is not a duration, as 30s or 2m: {source}")))
-    }
-}
