@@ -12,10 +12,10 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-/// The places that an agent has. libvirtd works on five calls of one connection at a time
-/// (`max_client_requests`) and queues the rest; three times that leaves room for steps that wait for something
-/// else (readiness, draining, programs) and for one report.
-pub const PLACES: usize = 16;
+/// The places for steps. An agent runs 32 operations at once (`session::desk::RUNNING_BOUND`), each one step at
+/// a time, and a step may wait long for something else (readiness, draining, programs): each has a place of its
+/// own, and half as many are left for calls that outlived their deadline.
+pub const PLACES: usize = 48;
 
 /// Runs blocking calls on threads of their own, a bounded number at a time.
 #[derive(Debug, Clone)]
