@@ -168,6 +168,24 @@ impl Fleet {
         .await;
     }
 
+    /// Creates `id` and leaves the stream to the test, after its first message: the operation is durable.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub async fn creating(&self, id: &str) -> (Said, Streaming<rpc::CreateHypervisorResponse>) {
+        let request = rpc::CreateHypervisorRequest { id: id.to_owned() };
+        begun(self.operations("operator").create_hypervisor(request).await).await
+    }
+
+    /// The same for destroy.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub async fn destroying(&self, id: &str) -> (Said, Streaming<rpc::DestroyHypervisorResponse>) {
+        let request = rpc::DestroyHypervisorRequest { id: id.to_owned() };
+        begun(self.operations("operator").destroy_hypervisor(request).await).await
+    }
+
     /// Creates `id` and reads the stream to its end.
     ///
     /// # Errors
@@ -257,6 +275,16 @@ messages!(
     ShrinkStorageResponse,
     CreateBackupResponse
 );
+
+async fn begun<M: Message>(call: Result<tonic::Response<Streaming<M>>, Status>) -> (Said, Streaming<M>) {
+    let mut stream = call.expect("the call is taken").into_inner();
+    let first = stream
+        .message()
+        .await
+        .expect("the stream holds")
+        .expect("a first message");
+    (first.said(), stream)
+}
 
 /// Every message of a stream, until it ends.
 ///

@@ -2,8 +2,8 @@
 
 use hostler_common::rpc::hostler::agent::v1 as agent_rpc;
 use hostler_common::rpc::operations::v1::{
-    CreateBackupRequest, CreateHypervisorRequest, DestroyHypervisorsRequest, ExpandStorageRequest,
-    HypervisorCapabilities, HypervisorState, OperationState, ShrinkStorageRequest,
+    CreateBackupRequest, DestroyHypervisorsRequest, ExpandStorageRequest, HypervisorCapabilities,
+    HypervisorState, OperationState, ShrinkStorageRequest,
 };
 use hostler_tests::agent::{Behaviour, Setup};
 use hostler_tests::fleet::{Fleet, Said, collect};
@@ -154,24 +154,11 @@ async fn a_repeat_attaches_while_it_runs_and_succeeds_at_once_after_it() {
         .start(&fleet)
         .await;
     fleet.until_state("hv1", AvailableToCreate).await;
-    let request = || CreateHypervisorRequest { id: "hv1".into() };
-    let mut first = fleet
-        .operations("operator")
-        .create_hypervisor(request())
-        .await
-        .unwrap()
-        .into_inner();
-    first.message().await.unwrap().unwrap();
+    let (_, first) = fleet.creating("hv1").await;
     fleet.until_state("hv1", Unknown).await;
     drop(first); // Who hangs up does not cancel.
-    let mut again = fleet
-        .operations("operator")
-        .create_hypervisor(request())
-        .await
-        .unwrap()
-        .into_inner();
-    let attached = again.message().await.unwrap().unwrap();
-    assert!(attached.msg.contains("is under way"), "{}", attached.msg);
+    let (attached, again) = fleet.creating("hv1").await;
+    assert!(attached.1.contains("is under way"), "{attached:?}");
     agent.behave(Behaviour::Completes);
     let rest = collect(again).await.unwrap();
     assert_well_told(&rest);
@@ -202,15 +189,10 @@ async fn the_opposite_waits_for_its_turn() {
     let (said, fleet) = create.await.unwrap();
     assert_eq!(said.last().unwrap().0, Completed);
     agent.behave(Behaviour::Renews);
-    let request = CreateHypervisorRequest { id: "hv1".into() };
-    let mut operator = fleet.operations("operator");
-    let destroy = hostler_common::rpc::operations::v1::DestroyHypervisorRequest { id: "hv1".into() };
-    let mut destroying = operator.destroy_hypervisor(destroy).await.unwrap().into_inner();
-    destroying.message().await.unwrap().unwrap();
-    let mut creating = operator.create_hypervisor(request).await.unwrap().into_inner();
-    let queued = creating.message().await.unwrap().unwrap();
-    assert_eq!(queued.state(), Scheduled);
-    assert!(queued.msg.contains("waits for operation"), "{}", queued.msg);
+    let (_, destroying) = fleet.destroying("hv1").await;
+    let (queued, creating) = fleet.creating("hv1").await;
+    assert_eq!(queued.0, Scheduled);
+    assert!(queued.1.contains("waits for operation"), "{queued:?}");
     agent.behave(Behaviour::Completes);
     assert_eq!(collect(destroying).await.unwrap().last().unwrap().0, Completed);
     assert_eq!(collect(creating).await.unwrap().last().unwrap().0, Completed);
@@ -290,14 +272,7 @@ async fn everything_is_known_again_after_a_restart_and_goes_on() {
     fleet.until_state("hv1", AvailableToCreate).await;
     fleet.create("hv1").await.unwrap();
     agent.behave(Behaviour::Ignores);
-    let request = CreateHypervisorRequest { id: "hv2".into() };
-    let mut stream = fleet
-        .operations("operator")
-        .create_hypervisor(request)
-        .await
-        .unwrap()
-        .into_inner();
-    stream.message().await.unwrap().unwrap();
+    let (_, stream) = fleet.creating("hv2").await;
     fleet.restart().await;
     let cut = collect(stream).await.unwrap_err();
     assert_eq!(cut.code(), tonic::Code::Unavailable);
@@ -349,13 +324,7 @@ async fn an_agent_that_vanishes_in_the_middle_is_waited_for_then_resumes() {
         .start(&fleet)
         .await;
     fleet.until_state("hv1", AvailableToCreate).await;
-    let request = CreateHypervisorRequest { id: "hv1".into() };
-    let stream = fleet
-        .operations("operator")
-        .create_hypervisor(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let (_, stream) = fleet.creating("hv1").await;
     agent
         .until("the lease", |m| {
             matches!(m, agent_rpc::session_response::Message::ProposeAnswer(_)).then_some(())
@@ -426,12 +395,8 @@ async fn an_undo_that_failed_ends_what_waits_behind_it() {
         .start(&fleet)
         .await;
     fleet.until_state("hv1", AvailableToCreate).await;
-    let mut operator = fleet.operations("operator");
-    let create = CreateHypervisorRequest { id: "hv1".into() };
-    let mut creating = operator.create_hypervisor(create).await.unwrap().into_inner();
-    creating.message().await.unwrap().unwrap();
-    let destroy = hostler_common::rpc::operations::v1::DestroyHypervisorRequest { id: "hv1".into() };
-    let destroying = operator.destroy_hypervisor(destroy).await.unwrap().into_inner();
+    let (_, creating) = fleet.creating("hv1").await;
+    let (_, destroying) = fleet.destroying("hv1").await;
     agent.behave(Behaviour::NeedsAttention);
     let created = collect(creating).await.unwrap();
     assert!(

@@ -5,7 +5,7 @@ use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceC
 use hostler_common::rpc::hostler::agent::v1::session_request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
-use hostler_common::rpc::operations::v1::{CreateHypervisorRequest, HypervisorState, OperationState};
+use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use hostler_tests::agent::{Behaviour, Setup};
 use hostler_tests::fleet::{Fleet, collect};
 
@@ -94,14 +94,7 @@ async fn an_agent_cannot_touch_the_operations_of_another_host() {
         .await;
     let thief = Setup::of("h2", &["hv2"]).start(&fleet).await;
     fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
-    let request = CreateHypervisorRequest { id: "hv1".into() };
-    let mut stream = fleet
-        .operations("operator")
-        .create_hypervisor(request)
-        .await
-        .unwrap()
-        .into_inner();
-    stream.message().await.unwrap().unwrap();
+    fleet.creating("hv1").await;
     let operation_id = fleet.history().await.remove(0).id;
     let proposal = hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest {
         name: "hv1".into(),
@@ -152,13 +145,7 @@ async fn what_a_former_holder_says_changes_nothing() {
         .start(&fleet)
         .await;
     fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
-    let request = CreateHypervisorRequest { id: "hv1".into() };
-    let stream = fleet
-        .operations("operator")
-        .create_hypervisor(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let (_, stream) = fleet.creating("hv1").await;
     former
         .until("the lease", |m| {
             matches!(m, Message::ProposeAnswer(_)).then_some(())

@@ -1,0 +1,58 @@
+//! Measures the figures of the README; `tests/figures.sh` brings up the fleet that it measures.
+//!
+//! It asks real programs over real mutual TLS and prints one row a figure, with its aim beside it. It starts and
+//! stops nothing but the guests of the comparison, and a missed aim is a row like any other, never an error: an
+//! error is a figure that could not be measured.
+
+mod create;
+mod list;
+mod memory;
+mod table;
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
+use tonic::transport::Channel;
+
+const USAGE: &str = "usage: figures memory WHEN COORDINATOR_PID AGENT_PID | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR";
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // One thread: a client that spreads over the machine's cores would measure their wake-ups.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    match arguments[..] {
+        ["memory", when, coordinator, agent] => {
+            let processes = [("coordinator", coordinator.parse()?), ("agent", agent.parse()?)];
+            runtime.block_on(memory::measure(when.parse()?, processes))
+        }
+        ["list", address, pki] => {
+            runtime.block_on(async { list::of_one_host(channel(address, pki.as_ref())?).await })?;
+            // The simulated fleet is in this process, so it gets the threads that a coordinator has.
+            let simulated = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            simulated.block_on(list::of_a_thousand())
+        }
+        ["create", address, pki, libvirt_dir] => runtime
+            .block_on(async { create::measure(channel(address, pki.as_ref())?, libvirt_dir.as_ref()).await }),
+        _ => bail!(USAGE),
+    }
+}
+
+/// A channel with the operator's certificate of the demo. It connects at the first call.
+fn channel(address: &str, pki: &Path) -> anyhow::Result<Channel> {
+    let files = TlsFiles {
+        ca: pki.join("ca.crt"),
+        certificate: pki.join("operator.crt"),
+        key: pki.join("operator.key"),
+    };
+    let credentials = Credentials::load(&files)?;
+    let config = hostler_pki::client_config(&credentials)?;
+    let address = address.parse().context("the address is no address")?;
+    Ok(hostler_pki::channel(&address, config, ChannelOptions::default()))
+}
