@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
+
+use support::bare;
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 fn list(config: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_hostler"))
-        .args(["hypervisors", "list", "--config"])
+    bare(&["hypervisors", "list", "--config"])
         .arg(config)
-        .env_clear()
         .output()
         .unwrap()
 }

@@ -1,5 +1,7 @@
 //! The example configuration and its page name every key and say the truth about defaults.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::path::Path;
 
 use hostler_common::error::Chain;
