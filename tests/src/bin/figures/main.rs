@@ -15,7 +15,8 @@ use anyhow::{Context as _, bail};
 use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use tonic::transport::Channel;
 
-const USAGE: &str = "usage: figures memory WHEN COORDINATOR_PID AGENT_PID | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR";
+const USAGE: &str =
+    "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,9 +26,12 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match arguments[..] {
-        ["memory", when, coordinator, agent] => {
-            let processes = [("coordinator", coordinator.parse()?), ("agent", agent.parse()?)];
-            runtime.block_on(memory::measure(when.parse()?, processes))
+        ["memory", ref processes @ ..] => {
+            let processes: Vec<_> = processes
+                .chunks(3)
+                .map(memory::Process::parse)
+                .collect::<Result<_, _>>()?;
+            runtime.block_on(memory::measure(&processes))
         }
         ["list", address, pki] => {
             runtime.block_on(async { list::of_one_host(channel(address, pki.as_ref())?).await })?;

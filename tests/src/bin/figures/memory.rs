@@ -1,7 +1,6 @@
 //! The memory of programs that run, as the kernel counts it.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -15,27 +14,29 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Beyond it a process that still grows is measured as it is, and said to.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// MB, of 10^6 bytes.
-const AIM: f64 = 15.0;
-
-/// What the processes have been through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    /// They have started and done nothing for a minute. This is the figure.
-    Idle,
-    /// They have worked. For information.
-    Worked,
+/// A process whose memory is a figure.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    pid: u32,
+    /// MB of 10^6 bytes; none when it is measured for information.
+    aim: Option<f64>,
 }
 
-impl FromStr for When {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        match text {
-            "idle" => Ok(Self::Idle),
-            "worked" => Ok(Self::Worked),
-            _ => bail!("{text:?} is neither idle nor worked"),
-        }
+impl Process {
+    /// From a name, a pid, and an aim in MB or `-`.
+    pub(crate) fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
+        let [name, pid, aim] = arguments else {
+            bail!("a process is a name, a pid and an aim or -, not {arguments:?}")
+        };
+        Ok(Self {
+            name: (*name).to_owned(),
+            pid: pid.parse()?,
+            aim: match *aim {
+                "-" => None,
+                aim => Some(aim.parse()?),
+            },
+        })
     }
 }
 
@@ -75,44 +76,25 @@ impl Memory {
 ///
 /// # Errors
 /// When one of them does not run.
-pub(crate) async fn measure(when: When, processes: [(&str, u32); 2]) -> anyhow::Result<()> {
-    let mut settled = settle(processes.map(|(_, pid)| pid), when).await?.into_iter();
-    for ((name, _), memory) in processes.into_iter().zip(settled.by_ref()) {
-        let idle = match name {
-            "agent" => "idle agent",
-            other => other,
-        };
-        match when {
-            When::Idle => {
-                table::aimed(
-                    &format!("Memory of the {idle}, VmRSS"),
-                    megabytes(memory.resident),
-                    AIM,
-                    " MB",
-                );
-                table::told("of it RssAnon", megabytes(memory.anonymous), " MB");
-            }
-            When::Worked => {
-                table::told(
-                    &format!("The {name} after all of this, VmRSS"),
-                    megabytes(memory.resident),
-                    " MB",
-                );
-                table::told("of it RssAnon", megabytes(memory.anonymous), " MB");
-            }
+pub(crate) async fn measure(processes: &[Process]) -> anyhow::Result<()> {
+    for (process, memory) in processes.iter().zip(settle(processes).await?) {
+        let (what, resident) = (format!("{}, VmRSS", process.name), megabytes(memory.resident));
+        match process.aim {
+            Some(aim) => table::aimed(&what, resident, aim, " MB"),
+            None => table::told(&what, resident, " MB"),
         }
+        table::told("of it RssAnon", megabytes(memory.anonymous), " MB");
     }
     Ok(())
 }
 
-/// Reads until nothing has changed for [`STEADY`], and for a whole minute where they shall be idle.
-async fn settle(pids: [u32; 2], when: When) -> anyhow::Result<[Memory; 2]> {
-    let read = || anyhow::Ok([Memory::read(pids[0])?, Memory::read(pids[1])?]);
-    let begun = Instant::now();
-    let at_least = match when {
-        When::Idle => IDLE,
-        When::Worked => STEADY,
+/// Reads until a minute has passed and nothing has changed for [`STEADY`].
+async fn settle(processes: &[Process]) -> anyhow::Result<Vec<Memory>> {
+    let read = || {
+        let all = processes.iter().map(|process| Memory::read(process.pid));
+        all.collect::<anyhow::Result<Vec<_>>>()
     };
+    let begun = Instant::now();
     let mut last = read()?;
     let mut since = begun;
     let mut tick = interval(Duration::from_secs(1));
@@ -121,11 +103,11 @@ async fn settle(pids: [u32; 2], when: When) -> anyhow::Result<[Memory; 2]> {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        if since.elapsed() >= STEADY && begun.elapsed() >= at_least {
+        if since.elapsed() >= STEADY && begun.elapsed() >= IDLE {
             return Ok(last);
         }
     }
-    table::told("(still changing after this long)", PATIENCE.as_secs_f64(), " s");
+    table::told("(still changing after)", PATIENCE.as_secs_f64(), " s");
     Ok(last)
 }
 

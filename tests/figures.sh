@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Measures the figures of the README: release builds, real programs, a real libvirtd, a fleet of one host.
+#
+#   figures.sh      prints one row a figure with its aim beside it; some minutes
+#
+#   HOSTLER_FIGURES_BIN  a directory with the programs and `figures` already built (default: a release build)
+#
+# Owns a temporary directory, the demo's names in libvirt (deploy/demo.sh) and the domain figures-guest. Takes down what
+# it brought up, whatever happens. A missed aim is printed as missed and is no error; what cannot be measured is one.
+set -Eeuo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+top="$(dirname "$here")"
+# shellcheck source=deploy/lib/report.sh
+source "$top/deploy/lib/report.sh"
+# shellcheck source=deploy/lib/process.sh
+source "$top/deploy/lib/process.sh"
+# shellcheck source=deploy/lib/libvirt.sh
+source "$top/deploy/lib/libvirt.sh"
+
+[[ $# -eq 0 ]] || fail "usage: figures.sh"
+need_root "it starts domains on the system's libvirt"
+cd "$top"
+
+work="$(mktemp -d)"
+DEMO="$work/demo"
+TWIN=figures-guest
+
+demo() {
+  HOSTLER_DEMO_DIR="$DEMO" HOSTLER_DEMO_PORT="$port" HOSTLER_DEMO_BIN="$bin" deploy/demo.sh "$@"
+}
+
+finish() {
+  local code=$?
+  trap - ERR EXIT
+  set +e
+  process_stop "$work/run" floor 5
+  if [[ -e "$DEMO" ]]; then
+    # Only a run that was cut short leaves it.
+    virsh_quiet destroy "$TWIN" >/dev/null 2>&1
+    virsh_quiet undefine "$TWIN" >/dev/null 2>&1
+    if [[ $code -ne 0 && -d "$DEMO/logs" ]]; then
+      mkdir -p "$top/.tools"
+      rm -rf "$top/.tools/figures-logs"
+      cp -r "$DEMO/logs" "$top/.tools/figures-logs"
+      note "the logs are in $top/.tools/figures-logs"
+    fi
+    demo down >/dev/null
+  fi
+  rm -rf "$work"
+  exit "$code"
+}
+
+programs_build() {
+  if [[ -n "${HOSTLER_FIGURES_BIN:-}" ]]; then
+    bin="$(cd "$HOSTLER_FIGURES_BIN" 2>/dev/null && pwd)" || fail "HOSTLER_FIGURES_BIN is '$HOSTLER_FIGURES_BIN', which is no directory"
+    return
+  fi
+  command -v cargo >/dev/null || fail "cargo is missing. Install a Rust toolchain: https://rustup.rs"
+  say "programs: building the release (some minutes the first time)"
+  cargo build --release --locked --bins -p hostler-coordinator -p hostler-agent -p hostler-pki -p hostler-cli
+  # Apart, so that the tests' own needs add no feature to the programs that are measured.
+  cargo build --release --locked -p hostler-tests --bin figures
+  bin="$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/release"
+}
+
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+deploy/packages.sh build demo
+programs_build
+# What libvirt's client library and all that it needs cost any program: the agent cannot be smaller.
+floor_start() {
+  gcc -x c -O2 -o "$work/floor" - -lvirt <<'C'
+#include <libvirt/libvirt.h>
+#include <unistd.h>
+int main(void) { return virConnectOpen("qemu:///system") ? pause() : 1; }
+C
+  process_start "$work/run" floor "$work/floor.log" "$work/floor"
+  floor="$(process_pid "$work/run" floor)" || fail "a C program cannot connect to $LIBVIRT_URI"
+}
+
+# A port that nobody listens on, below those which the kernel hands out by itself.
+port=23312
+while [[ -n "$(ss -ltnH "sport = :$port")" ]]; do port=$((port + 1)); done
+demo up >"$work/up.log" 2>&1 || {
+  cat "$work/up.log" >&2
+  fail "the fleet does not come up (see above)"
+}
+coordinator="$(process_pid "$DEMO/run" coordinator)"
+agent="$(process_pid "$DEMO/run" agent)"
+
+floor_start
+
+say "figures: $(nproc) CPUs, $(uname -srm), libvirt $(virsh_quiet version --daemon | sed -n 's/^Running against daemon: //p'); about six minutes"
+"$bin/figures" memory "Memory of the coordinator" "$coordinator" 15 "Memory of the idle agent" "$agent" 15 \
+  "a C program that only connects to libvirt" "$floor" -
+"$bin/figures" list "127.0.0.1:$port" "$DEMO/pki"
+"$bin/figures" create "127.0.0.1:$port" "$DEMO/pki" /var/lib/libvirt/hostler-demo
+say "figures: memory after all of this"
+"$bin/figures" memory coordinator "$coordinator" - agent "$agent" -
