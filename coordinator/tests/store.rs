@@ -1,5 +1,7 @@
 //! The store's promises: compares hold, order is kept, what it answered survives, what it cannot read it refuses.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use hostler_common::error::Chain;
 use hostler_coordinator::operation::record::OperationRecord;
 use hostler_coordinator::registry::HypervisorRecord;

@@ -40,6 +40,8 @@ struct Shared {
     in_service: BTreeMap<String, bool>,
     report: rpc::Inventory,
     answers_heartbeats: bool,
+    /// The behaviour has changed since the last heartbeat.
+    changed: bool,
 }
 
 /// A running agent.
@@ -110,6 +112,7 @@ impl SimulatedAgent {
                 ..Default::default()
             },
             answers_heartbeats: true,
+            changed: false,
         }));
         let (record, received) = watch::channel(Vec::new());
         let hello = rpc::Hello {
@@ -147,7 +150,9 @@ impl SimulatedAgent {
 
     /// From now on it does this with offers.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.shared().behaviour = behaviour;
+        let mut shared = self.shared();
+        shared.behaviour = behaviour;
+        shared.changed = true;
     }
 
     /// From now on it answers nothing by itself.
@@ -269,6 +274,10 @@ impl Life {
         self.shared.lock().expect("not poisoned").behaviour.clone()
     }
 
+    fn behaves_anew(&self) -> bool {
+        std::mem::take(&mut self.shared.lock().expect("not poisoned").changed)
+    }
+
     async fn answer(&mut self, message: session_response::Message) {
         use session_response::Message;
         match message {
@@ -279,7 +288,7 @@ impl Life {
                         .await;
                 }
                 // The answer to a renewal is where a change of behaviour takes hold.
-                if !matches!(self.behaviour(), Behaviour::Holds | Behaviour::Ignores) {
+                if self.behaviour() == Behaviour::Renews || self.behaves_anew() {
                     for (number, offer) in &self.taken {
                         self.propose(*number, offer, "").await;
                     }

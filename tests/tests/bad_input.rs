@@ -1,5 +1,7 @@
 //! Each bad input of a client gets a clear answer that names the thing, and the coordinator goes on.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
 use hostler_common::rpc::operations::v1::{CreateHypervisorRequest, HypervisorState, OperationState};
 use hostler_tests::agent::Setup;

@@ -1,5 +1,7 @@
 //! A full disk under the store: said in words, nothing half done, and over when there is room again.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use std::path::Path;
 use std::process::Command;
 

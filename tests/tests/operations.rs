@@ -1,5 +1,7 @@
 //! What clients rely on (wire.md), through a real coordinator over mTLS with simulated agents.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use hostler_common::rpc::hostler::agent::v1 as agent_rpc;
 use hostler_common::rpc::operations::v1::{
     CreateBackupRequest, DestroyHypervisorsRequest, ExpandStorageRequest, HypervisorCapabilities,

@@ -1,5 +1,7 @@
 //! The one port: who reaches an rpc, what answers without a call, and what survives.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use std::sync::Arc;
 use std::time::Duration;
 

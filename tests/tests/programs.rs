@@ -1,5 +1,7 @@
 //! The real programs together, on libvirt's test driver: killed, stopped, and fed with bad configurations.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use std::process::Output;
 
 use hostler_tests::programs::{Process, Site, command};

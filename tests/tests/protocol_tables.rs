@@ -1,5 +1,7 @@
 //! The two fixed protocols, held against their tables field by field: names, numbers, types and labels.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use std::collections::BTreeMap;
 
 use hostler_common::rpc::DESCRIPTORS;

@@ -1,5 +1,7 @@
 //! Who may open a session, for whom it speaks, and when it ends.
 
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
 use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
 use hostler_common::rpc::hostler::agent::v1::session_request;

@@ -328,6 +328,14 @@ impl Engine {
         self.operation(id).await.map(|held| held.value)
     }
 
+    /// The same, with the revision that wrote it last.
+    ///
+    /// # Errors
+    /// When it is not kept, or the store fails.
+    pub async fn get_at(&self, id: OperationId) -> Result<(OperationRecord, Revision), EngineError> {
+        self.operation(id).await.map(|held| (held.value, held.modified))
+    }
+
     async fn operation(&self, id: OperationId) -> Result<Held<OperationRecord>, EngineError> {
         let entry = self.store.get(&OperationRecord::key(id)).await?;
         let entry = entry.ok_or(EngineError::NoSuchOperation { id })?;

@@ -7,11 +7,10 @@ use futures_util::{Stream, stream};
 use hostler_common::id::OperationId;
 use hostler_common::rpc::operations::v1::OperationState;
 use hostler_common::units::UnixMillis;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::engine::{Engine, EngineError};
 use super::record::OperationRecord;
-use crate::registry::{Change, Presence, Registry};
+use crate::registry::{Followed, Latest, Presence, Registry};
 
 /// One line of an operation, with the state as it was known then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum From {
 struct Follower {
     engine: Engine,
     registry: Registry,
-    changes: Receiver<Change>,
+    followed: Followed,
     id: OperationId,
     seen: u64,
     state: State,
@@ -57,12 +56,12 @@ pub fn follow(
     from: From,
 ) -> impl Stream<Item = Result<News, EngineError>> + Send {
     // Subscribed before the record is read: a change in between is seen twice, and told once by its number.
-    let changes = registry.changes();
+    let followed = registry.follow(id);
     let state = State::First(from);
     let follower = Follower {
         engine,
         registry,
-        changes,
+        followed,
         id,
         seen: 0,
         state,
@@ -94,7 +93,7 @@ impl Follower {
     async fn begin(&mut self, from: From) -> Result<(), EngineError> {
         let record = match self.registry.operation(self.id) {
             Some(record) => record,
-            None => Arc::new(self.engine.get(self.id).await?),
+            None => self.read().await?,
         };
         self.state = State::Following;
         if from == From::Attach {
@@ -129,19 +128,19 @@ impl Follower {
     }
 
     async fn change(&mut self) -> Result<(), EngineError> {
-        match self.changes.recv().await {
-            Ok(Change::Operation(record)) if record.id == self.id => self.take(&record),
-            Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
-                let record = self.engine.get(self.id).await?;
-                self.take(&record);
-            }
-            Ok(_) => {}
-            Err(RecvError::Closed) => {
-                tracing::debug!(operation = %self.id, "the registry has ended");
-                self.state = State::Over;
-            }
-        }
+        let record = match self.followed.changed().await {
+            Latest::Is(record) => record,
+            Latest::Unknown => self.read().await?,
+        };
+        self.take(&record);
         Ok(())
+    }
+
+    /// Reads the store, and waits until the registry is as far: a list after this never shows an older state.
+    async fn read(&self) -> Result<Arc<OperationRecord>, EngineError> {
+        let (record, revision) = self.engine.get_at(self.id).await?;
+        self.registry.taken(revision).await;
+        Ok(Arc::new(record))
     }
 
     /// Queues what is new. The last line of an ended operation alone carries its end.

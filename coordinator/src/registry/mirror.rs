@@ -30,7 +30,7 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), EngineError> {
         at_most: usize::MAX,
         order: Order::Ascending,
     };
-    let (hypervisors, _) = store.list(all(PREFIX)).await?;
+    let (hypervisors, revision) = store.list(all(PREFIX)).await?;
     let (lock_entries, _) = store.list(all(locks::PREFIX)).await?;
     let mut fleet = Fleet::default();
     for entry in &hypervisors {
@@ -69,6 +69,7 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), EngineError> {
         fleet.hosts = std::mem::take(&mut current.hosts);
         *current = fleet;
     });
+    registry.taken.send_replace(revision);
     Ok(())
 }
 
@@ -79,6 +80,11 @@ async fn follow(store: Store, registry: Registry, mut watch: Watch) {
                 if let Some(change) = registry.write(|fleet| apply(fleet, &event)) {
                     registry.tell(change);
                 }
+                registry.taken.send_if_modified(|taken| {
+                    let newer = event.revision > *taken;
+                    *taken = event.revision.max(*taken);
+                    newer
+                });
             }
             Ok(None) => return,
             Err(_lagged) => {

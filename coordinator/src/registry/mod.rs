@@ -5,6 +5,7 @@
 //! Invariant: an enrolled hypervisor is always listed. A [`Registry`] exists only loaded, so a short list
 //! cannot be served.
 
+mod followed;
 mod live;
 mod mirror;
 mod record;
@@ -15,8 +16,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hostler_common::id::{Epoch, HostName, HypervisorId, OperationId, ResourceName};
 use hostler_common::units::UnixMillis;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
+pub use self::followed::{Followed, Latest};
 pub use self::live::{HostLive, Presence, Reported};
 pub use self::mirror::spawn;
 pub use self::record::{HypervisorRecord, Kind, Observed, PREFIX};
@@ -46,6 +48,9 @@ pub enum Change {
 pub struct Registry {
     fleet: Arc<RwLock<Fleet>>,
     changes: broadcast::Sender<Change>,
+    followed: followed::Slots,
+    /// The newest revision that the mirror has taken.
+    taken: Arc<watch::Sender<Revision>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +73,8 @@ impl Registry {
         Self {
             fleet: Arc::default(),
             changes: broadcast::channel(BEHIND_AT_MOST).0,
+            followed: followed::Slots::default(),
+            taken: Arc::new(watch::Sender::new(Revision(0))),
         }
     }
 
@@ -80,6 +87,11 @@ impl Registry {
     }
 
     fn tell(&self, change: Change) {
+        match &change {
+            Change::Operation(record) => self.followed.tell(record),
+            Change::Everything => self.followed.tell_all_unknown(),
+            Change::Hypervisor(_) | Change::Host(_) => {}
+        }
         // An error means that nobody follows.
         let _ = self.changes.send(change);
     }
@@ -87,6 +99,17 @@ impl Registry {
     /// Every change from now on.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
+    }
+
+    /// Follows one operation, from the next change on.
+    pub fn follow(&self, id: OperationId) -> Followed {
+        self.followed.follow(id)
+    }
+
+    /// Waits until the mirror has taken `revision`: what was read from the store at it can be told then.
+    pub async fn taken(&self, revision: Revision) {
+        // The sender lives in this registry.
+        let _ = self.taken.subscribe().wait_for(|taken| *taken >= revision).await;
     }
 
     /// The host that a hypervisor is enrolled under.
