@@ -65,10 +65,12 @@ pub struct Connection {
 /// Why a connection did not come to be.
 #[derive(Debug, Error)]
 enum Rejected {
+    #[error("the connection broke at once")]
+    Socket(#[source] io::Error),
     #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
     Late,
-    #[error("the TLS handshake failed")]
-    Handshake(#[source] io::Error),
+    #[error("the TLS handshake failed: {}", hostler_pki::explain_failed_handshake(_0))]
+    Handshake(io::Error),
     #[error("the certificate has no valid identity")]
     Identity(#[source] IdentityError),
 }
@@ -129,7 +131,7 @@ async fn shake_hands(
     address: SocketAddr,
 ) -> Result<Connection, Rejected> {
     // Small messages are answered at once.
-    tcp.set_nodelay(true).map_err(Rejected::Handshake)?;
+    tcp.set_nodelay(true).map_err(Rejected::Socket)?;
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp))
         .await
         .map_err(|_| Rejected::Late)?
