@@ -4,6 +4,7 @@
 //! (`A2 / A16`) stays as it is, with its slash: it matches nothing, where a guess would promise a card that may
 //! not be there. `[[gpu]]` in the configuration settles it.
 
+use super::pci_ids;
 use crate::libvirt::PciDevice;
 
 const NVIDIA: u16 = 0x10de;
@@ -14,11 +15,12 @@ const LINES: [&str; 3] = ["NVIDIA", "Tesla", "GRID"];
 
 /// Brand and model of `device`.
 pub(super) fn of(device: &PciDevice) -> (String, String) {
-    let known = pci_ids::Device::from_vid_pid(device.model.vendor, device.model.device);
-    let name = match known.map(pci_ids::Device::name) {
-        _ if !device.product_name.is_empty() => device.product_name.as_str(),
-        Some(name) => name,
-        None => return (brand(device), device.model.to_string()),
+    let name = match device.product_name.as_str() {
+        "" => match pci_ids::name(device.model) {
+            Some(name) => name,
+            None => return (brand(device), device.model.to_string()),
+        },
+        name => name,
     };
     let model = if device.model.vendor == NVIDIA {
         short_nvidia(name)

@@ -6,6 +6,7 @@
 mod gpu;
 mod gpu_name;
 mod mounts;
+mod pci_ids;
 pub mod storage;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
