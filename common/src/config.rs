@@ -18,12 +18,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, or a key is unknown, missing or of the wrong type.
-    #[error("the configuration {} is not valid: {}", path.display(), source.to_string().trim_end())]
+    #[error("the configuration {} is not valid: {}", path.display(), problem.to_string().trim_end())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why; already in the message.
-        source: Box<toml::de::Error>,
+        /// Where and why: part of the message, so not a source.
+        problem: Box<toml::de::Error>,
     },
     /// A value makes no sense.
     #[error("the configuration {} is not valid: {problem}", path.display())]
@@ -47,7 +47,7 @@ pub fn load<T: DeserializeOwned>(
     })?;
     let config: T = toml::from_str(&text).map_err(|source| ConfigError::Parse {
         path: path.to_owned(),
-        source: Box::new(source),
+        problem: Box::new(source),
     })?;
     check(&config).map_err(|problem| ConfigError::Value {
         path: path.to_owned(),
