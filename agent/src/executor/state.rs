@@ -6,7 +6,7 @@
 //!     │                  │   │ Applied, last step
 //!     │ LookFailed       │   └───────────────────────▶ Finished(Done)
 //!     │                  │ Lost ─────────────────────▶ Finished(NeedsAttention)
-//!     ▼                  ▼ ApplyFailed
+//!     ▼                  ▼ ApplyFailed; Lost, of a step that only looks
 //!  Undoing (the step   Undoing (the failed step itself, then those before it)
 //!  before it)            │ Undone, more      ──▶ Undoing (the step before)
 //!                        │ Undone, the first ──▶ Finished(Failed)
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A step that could not even look has done nothing, so its own undo does not run. `Lost` is a call that did
-//! not return in time: it still runs, so nobody may undo beside it. After an undo that failed no further undo
+//! not return in time: it still runs, so nobody may undo beside it, unless it changes nothing anyway. After an undo that failed no further undo
 //! runs, since each undo relies on the later ones being undone.
 //!
 //! The invariants: every effect that writes comes before the effect that acts, and what has happened is written
@@ -218,6 +218,10 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
         }
         // The failed step may have had some effect, so its own undo runs too.
         (Phase::Applying { step }, Event::ApplyFailed(cause)) => fail(plan, befores, step, cause),
+        // A check on a mount that hangs has changed nothing, however late it returns.
+        (Phase::Applying { step }, Event::Lost(cause)) if befores.get(step) == Some(&Before::Nothing) => {
+            fail(plan, befores, step, cause)
+        }
         (Phase::Applying { step }, Event::Lost(cause)) => {
             let ending = lost(plan, step, &cause);
             finish(befores, vec![], ending)

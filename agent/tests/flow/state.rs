@@ -206,3 +206,30 @@ fn an_undo_that_fails_stops_the_unwinding_and_says_what_is_left() {
         "step 'domain' failed: no room; undoing 'volume' failed: busy; undone: domain; not undone: volume"
     );
 }
+
+#[test]
+fn a_step_that_only_looks_fails_when_it_hangs_and_one_that_changes_needs_attention() {
+    let plan = plan();
+    let lost = |step, befores: &[Before]| {
+        let state = State {
+            phase: Phase::Applying { step },
+            befores: befores.to_vec(),
+        };
+        next(&plan, state, Event::Lost("too long".into()))
+            .unwrap()
+            .0
+            .phase
+    };
+    let outcome = |phase| match phase {
+        Phase::Finished(ending) => Some(ending.outcome),
+        _ => None,
+    };
+    let (looks, changes) = (Before::Nothing, Before::Absent);
+    assert!(matches!(lost(0, &[looks]), Phase::Undoing { step: 0, .. }));
+    assert!(matches!(
+        lost(1, &[changes, looks]),
+        Phase::Undoing { step: 1, .. }
+    ));
+    assert_eq!(outcome(lost(0, &[changes])), Some(Outcome::NeedsAttention));
+    assert_eq!(outcome(lost(1, &[looks, changes])), Some(Outcome::NeedsAttention));
+}
