@@ -1,10 +1,12 @@
 //! Whether a declared shared path is what it should be: the right mount, writable, its libvirt pool active.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hostler_common::error::Retry;
+use nix::fcntl::OFlag;
 use thiserror::Error;
 
 use super::mounts::{self, Mount};
@@ -167,8 +169,15 @@ fn check_writable(path: &AbsolutePath) -> Result<(), StorageFault> {
     }
 }
 
+/// Other hosts write to the path too, so what has the name of the probe may be a trap: a link to a file of this
+/// host, or a pipe that nobody reads.
 fn write_probe(probe: &Path) -> std::io::Result<()> {
-    let mut file = File::create(probe)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(probe)?;
     file.write_all(b"hostler\n")?;
     file.sync_all()
 }
@@ -221,6 +230,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check_writable(&folder.path().to_owned().try_into().unwrap()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_place_of_the_probe_is_not_followed_and_goes() {
+        let shared = tempfile::tempdir().unwrap();
+        let path: AbsolutePath = shared.path().to_owned().try_into().unwrap();
+        let own = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(own.path(), "precious").unwrap();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        let probe = shared.path().join(format!(".hostler-probe-{}", host.trim()));
+
+        std::os::unix::fs::symlink(own.path(), &probe).unwrap();
+        check_writable(&path).unwrap_err();
+        assert_eq!(std::fs::read_to_string(own.path()).unwrap(), "precious");
+        check_writable(&path).unwrap();
+
+        nix::unistd::mkfifo(&probe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        check_writable(&path).unwrap_err();
+        check_writable(&path).unwrap();
     }
 
     #[test]
