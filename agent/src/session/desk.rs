@@ -63,6 +63,8 @@ struct Asked {
     operation: OperationId,
     /// It takes the operation, and does not only renew.
     taking: bool,
+    /// The fence that it was made under.
+    fence: Fence,
     line: Option<String>,
     at: Instant,
 }
@@ -182,12 +184,14 @@ impl Desk {
             }
         }
         for held in self.held.values_mut() {
+            // The coordinator may have accepted and its answer be lost. Then it is offered to nobody, and an end
+            // under the fence of before would not count: the next session asks again.
+            held.waiting = held.asked;
             held.asked = false;
-            held.waiting = false;
         }
         // What was only offered is offered again.
         self.held
-            .retain(|_, held| held.journaled || !matches!(held.work, Work::Idle));
+            .retain(|_, held| held.journaled || held.waiting || !matches!(held.work, Work::Idle));
         let mut left = std::mem::take(&mut self.todo);
         left.retain(|action| !matches!(action, Do::Send(_)));
         left
@@ -247,6 +251,14 @@ impl Desk {
             Some(resource) => self.state_dir.fences().newest(resource),
             None => Fence(0),
         };
+        let under = held.lease.as_ref().map(|lease| lease.fence);
+        if !answer.accepted && !asked.taking && under.is_some_and(|fence| asked.fence < fence) {
+            // It was on its way while another proposal of ours got a newer fence, about which this says nothing.
+            if let Some(line) = asked.line {
+                self.outbox.put_back(operation, line);
+            }
+            return;
+        }
         let fence = Fence(answer.fence);
         if !answer.accepted || fence < newest {
             let reason = match answer.accepted {
@@ -495,6 +507,7 @@ impl Desk {
             return;
         };
         let held_under = held.lease.as_ref().filter(|_| !taking);
+        let fence = held_under.map_or(Fence(0), |lease| lease.fence);
         let request = self.next_request;
         self.next_request += 1;
         held.renew_at = now + Duration::from_secs(self.lease_seconds.into()) / 3;
@@ -504,7 +517,7 @@ impl Desk {
                 operation,
                 resource,
                 token: held_under.map_or(&self.token, |lease| &lease.token),
-                fence: held_under.map_or(0, |lease| lease.fence.0),
+                fence: fence.0,
                 lock_for_seconds: self.lease_seconds,
                 line: line.clone().unwrap_or_default(),
             },
@@ -514,6 +527,7 @@ impl Desk {
             Asked {
                 operation,
                 taking,
+                fence,
                 // The line of a taking proposal is made anew with it.
                 line: line.filter(|_| !taking),
                 at: now,

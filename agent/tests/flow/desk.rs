@@ -201,6 +201,114 @@ fn lines_that_no_answer_came_to_are_said_again_and_only_the_oldest_are_dropped()
     assert_eq!(rig.desk.unanswered_since(), Some(rig.now));
 }
 
+/// One operation that runs under fence 1.
+fn running(rig: &mut Rig) -> (Offer, OperationId) {
+    let offer = offer(1);
+    rig.desk.offered(offer.clone(), rig.now);
+    let taking = rig.proposals().remove(0);
+    rig.desk.proposal_answered(accept(&taking), rig.now);
+    assert!(matches!(rig.todo().as_slice(), [Do::Start { .. }]));
+    let operation = taking.operation_id.parse().unwrap();
+    (offer, operation)
+}
+
+fn reconnect(rig: &mut Rig) {
+    rig.desk.disconnected();
+    let welcome = Welcome {
+        lease_seconds: 30,
+        ..Welcome::default()
+    };
+    rig.desk.welcomed(&welcome, rig.now);
+    rig.desk.reported(2);
+}
+
+fn finishes(todo: Vec<Do>) -> Vec<u64> {
+    let sent = todo.into_iter().filter_map(|action| match action {
+        Do::Send(request) => request.message,
+        _ => None,
+    });
+    sent.filter_map(|message| match message {
+        Message::Finish(finish) => Some(finish.fence),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn an_end_waits_for_the_fence_of_a_proposal_whose_answer_was_lost() {
+    let mut rig = rig();
+    let (offer, operation) = running(&mut rig);
+    let ending = Ending {
+        outcome: Outcome::Failed,
+        message: "failed".into(),
+    };
+    rig.desk.run_ended(operation, RunEnd::Ended(ending), 1, rig.now);
+    // The lease ran out meanwhile, so the coordinator offers it again. It takes the proposal, and the stream breaks.
+    rig.desk.offered(offer, rig.now);
+    assert_eq!(rig.proposals().len(), 1);
+    reconnect(&mut rig);
+    let again = rig.todo();
+    assert_eq!(again.len(), 1, "{again:?}");
+    let Do::Send(request) = &again[0] else {
+        panic!("{again:?}")
+    };
+    let Some(Message::Propose(propose)) = &request.message else {
+        panic!("an end under the old fence would not count: {request:?}")
+    };
+    assert_eq!(propose.fence, 0);
+    let answer = ProposeAnswer {
+        fence: 2,
+        ..accept(propose)
+    };
+    rig.desk.proposal_answered(answer, rig.now);
+    assert_eq!(finishes(rig.todo()), [2]);
+}
+
+#[test]
+fn a_first_proposal_whose_answer_was_lost_is_made_again() {
+    let mut rig = rig();
+    rig.desk.offered(offer(1), rig.now);
+    assert_eq!(rig.proposals().len(), 1);
+    reconnect(&mut rig);
+    let again = rig.proposals();
+    assert_eq!(
+        again.len(),
+        1,
+        "the coordinator may hold it for taken and offer it to nobody"
+    );
+    let refusal = ProposeAnswer {
+        accepted: false,
+        ..accept(&again[0])
+    };
+    rig.desk.proposal_answered(refusal, rig.now);
+    reconnect(&mut rig);
+    assert!(rig.todo().is_empty(), "it is not ours");
+}
+
+#[test]
+fn a_refusal_under_an_older_fence_does_not_stop_what_has_a_newer_one() {
+    let mut rig = rig();
+    let (_, operation) = running(&mut rig);
+    rig.outbox.say(operation, "one".into());
+    rig.outbox.say(operation, "two".into());
+    let said = rig.proposals();
+    // The lease ran out meanwhile: the first takes the operation anew, and the second comes under the old fence.
+    let taken = ProposeAnswer {
+        fence: 2,
+        ..accept(&said[0])
+    };
+    rig.desk.proposal_answered(taken, rig.now);
+    let refusal = ProposeAnswer {
+        accepted: false,
+        ..accept(&said[1])
+    };
+    rig.desk.proposal_answered(refusal, rig.now);
+    let again = rig.proposals();
+    assert_eq!(again.len(), 1, "still held, and the line is not lost");
+    assert_eq!(again[0].fence, 2);
+    assert_eq!(again[0].proposal.clone().unwrap().log_message, "two");
+}
+
 #[test]
 fn a_running_operation_is_renewed_at_a_third_of_its_lease() {
     let mut rig = rig();
