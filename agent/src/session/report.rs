@@ -95,7 +95,12 @@ struct ReporterTask {
 impl ReporterTask {
     async fn run(self, stop: CancellationToken) {
         loop {
-            self.look().await;
+            // Cancel-safe: a look that is left goes on by itself on its thread. libvirt may hang for longer than
+            // anyone waits for the end of this process.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.look() => {}
+            }
             // Cancel-safe: a Notify keeps one permit for whoever waits next; the rest only waits.
             let settle = tokio::select! {
                 () = stop.cancelled() => return,
