@@ -355,13 +355,23 @@ fn an_inactive_pool_stops_a_removal_before_the_guest_is_stopped() {
 fn a_template_that_libvirt_refuses_fails_with_its_words() {
     let world = World::of(&[POOL, NETWORK].concat());
     let template = world.path("domain.xml");
-    std::fs::write(&template, "<domain type='test'><name>{{ name }}</name></domain>").unwrap();
+    let incomplete = "<domain type='test'><name>{{ name }}</name><uuid>{{ uuid }}</uuid></domain>";
+    std::fs::write(&template, incomplete).unwrap();
     let own = format!("{GUEST}template = \"{}\"\n", template.display());
     let error = run(&world.fleet(&own).create("g1")).unwrap_err();
     assert!(
         error
             .to_string()
             .starts_with("cannot define domain g1: libvirt refuses"),
+        "{error}"
+    );
+
+    std::fs::write(&template, "<domain type='test'><name>{{ name }}</name></domain>").unwrap();
+    let error = run(&world.fleet(&own).create("g1")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the template of domain g1 defines another domain: it has no <uuid>"),
         "{error}"
     );
 

@@ -139,6 +139,16 @@ pub enum StepFault {
         #[source]
         source: Box<minijinja::Error>,
     },
+    /// The template defines a domain that Hostler would not find again.
+    #[error(
+        "the template of domain {name} defines another domain: {problem}; fill in {{{{ name }}}} and {{{{ uuid }}}}"
+    )]
+    OtherDomain {
+        /// The domain.
+        name: DomainName,
+        /// What is not as it should be.
+        problem: String,
+    },
     /// Domains run on a host that is to go out of service.
     #[error("{}; stop or move them first", running(count, names))]
     DomainsRun {
@@ -219,6 +229,7 @@ impl StepFault {
             | Self::ForeignDomain { .. }
             | Self::Halted { .. }
             | Self::Template { .. }
+            | Self::OtherDomain { .. }
             | Self::DomainsRun { .. }
             | Self::StoppedEarly { .. }
             | Self::NotReady { .. } => Retry::Never,

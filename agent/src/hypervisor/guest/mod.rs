@@ -168,6 +168,13 @@ impl Guest {
                 name: self.name.clone(),
                 source,
             })?;
+        // libvirt takes a definition by the name and the UUID that are in it, so another's could be replaced.
+        if let Some(problem) = template::other_domain(&xml, self.name.as_str(), self.uuid) {
+            return Err(StepFault::OtherDomain {
+                name: self.name.clone(),
+                problem,
+            });
+        }
         let defined = self.site.libvirt.define_domain(&xml);
         defined.map_err(StepFault::libvirt(format!("define domain {}", self.name)))
     }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::config::{GuestConfig, PciAddress};
 
@@ -110,6 +111,24 @@ impl Template {
     }
 }
 
+/// What shows that `xml` defines another domain than the one of this name and UUID. What is not XML at all is
+/// libvirt's to refuse, in its own words.
+pub(super) fn other_domain(xml: &str, name: &str, uuid: Uuid) -> Option<String> {
+    let document = roxmltree::Document::parse(xml).ok()?;
+    let text = |tag| {
+        let root = document.root_element();
+        let node = root.children().find(|node| node.has_tag_name(tag))?;
+        node.text().map(str::trim)
+    };
+    match (text("name"), text("uuid")) {
+        (None, _) => Some("it has no <name>".to_owned()),
+        (Some(found), _) if found != name => Some(format!("it names {found}")),
+        (_, None) => Some("it has no <uuid>".to_owned()),
+        (_, Some(found)) if found.parse() != Ok(uuid) => Some(format!("its uuid is {found} and not {uuid}")),
+        _ => None,
+    }
+}
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -194,6 +213,22 @@ mod tests {
         };
         assert_eq!(text("cmdline").text(), Some("a='1' </cmdline><devices>&"));
         assert!(!document.descendants().any(|node| node.has_tag_name("evil")));
+    }
+
+    #[test]
+    fn a_definition_is_ours_by_its_name_and_its_uuid() {
+        let uuid = Uuid::from_u128(7);
+        let problem = |body: &str| other_domain(&format!("<domain>{body}</domain>"), "g1", uuid);
+        assert_eq!(problem(&format!("<name>g1</name><uuid> {uuid} </uuid>")), None);
+        assert_eq!(problem("<name>g1</name>"), Some("it has no <uuid>".into()));
+        assert_eq!(
+            problem(&format!("<uuid>{uuid}</uuid>")),
+            Some("it has no <name>".into())
+        );
+        assert_eq!(problem("<name>web</name>"), Some("it names web".into()));
+        let foreign = problem(&format!("<name>g1</name><uuid>{}</uuid>", Uuid::from_u128(8)));
+        assert!(foreign.is_some_and(|problem| problem.contains("and not")));
+        assert_eq!(other_domain("<domain>", "g1", uuid), None);
     }
 
     #[test]
