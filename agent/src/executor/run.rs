@@ -92,6 +92,7 @@ impl Executor {
         let run = Run {
             executor: self,
             operation,
+            resource: accepted.resource.clone(),
             lease,
             halt,
         };
@@ -105,6 +106,7 @@ impl Executor {
 struct Run {
     executor: Executor,
     operation: OperationId,
+    resource: ResourceName,
     lease: watch::Receiver<Lease>,
     halt: CancellationToken,
 }
@@ -298,20 +300,24 @@ impl Run {
         let renewed = self.lease.has_changed().unwrap_or(false);
         let took = renewed.then(|| self.lease.borrow_and_update().clone());
         let log = Arc::clone(log);
+        let (state_dir, resource) = (Arc::clone(&self.executor.state_dir), self.resource.clone());
         let written = self
             .executor
             .files
             .run("writing the journal", DISK_DEADLINE, move || {
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(Lease { fence, token }) = took {
-                    log.append(Entry::Took { fence, token })?;
+                    let recorded = state_dir.fences().record(&resource, fence);
+                    recorded.map_err(|error| Chain(&error).to_string())?;
+                    let appended = log.append(Entry::Took { fence, token });
+                    appended.map_err(|error| Chain(&error).to_string())?;
                 }
-                log.append(entry)
+                log.append(entry).map_err(|error| Chain(&error).to_string())
             })
             .await;
         let cause = match written {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => Chain(&error).to_string(),
+            Ok(Err(cause)) => cause,
             Err(fault) => fault.to_string(),
         };
         tracing::error!(operation = %self.operation, cause, "the operation stops: its journal cannot be written");

@@ -1,13 +1,15 @@
 //! The laws of every operation, over the fake world: it succeeds, each step may run twice, a failure anywhere
 //! unwinds to what was, a crash anywhere resumes to the same end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hostler_agent::executor::run::{Accepted, RunEnd};
 use hostler_agent::executor::state::Outcome;
-use hostler_agent::journal::record::Entry;
+use hostler_agent::executor::step::Before;
+use hostler_agent::journal::record::{self, Entry, Record};
 use hostler_common::error::Retry;
+use hostler_common::id::Fence;
 use hostler_common::operation::OperationKind;
 use tokio_util::sync::CancellationToken;
 
@@ -123,6 +125,95 @@ async fn a_crash_at_any_apply_resumes_to_the_same_end() {
             }
         }
     }
+}
+
+/// The world as it was when the last of `records` was written.
+fn world_after(kind: OperationKind, records: &[Record]) -> World {
+    let mut objects = initial(kind).objects();
+    let mut befores = BTreeMap::new();
+    let object = |step: &str| step.split_once(' ').unwrap().1.to_owned();
+    let mut put = |step: &str, there: bool| match there {
+        true => objects.insert(object(step)),
+        false => objects.remove(&object(step)),
+    };
+    for record in records {
+        match &record.entry {
+            Entry::StepStarted { step, before } => {
+                befores.insert(step.clone(), *before);
+            }
+            // The fault of the failing step comes after its effect.
+            Entry::StepDone { step } | Entry::StepFailed { step, .. } => {
+                put(step, kind == OperationKind::CreateHypervisor);
+            }
+            Entry::UndoDone { step } => {
+                put(step, befores[step] == Before::Active);
+            }
+            _ => {}
+        }
+    }
+    World::with(&objects.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_any_record_resumes_to_the_same_end() {
+    for kind in KINDS {
+        for fails in [false, true] {
+            let rig = Rig::new(initial(kind));
+            let accepted = accepted(kind);
+            let last = match kind {
+                OperationKind::CreateHypervisor => STEPS[3],
+                OperationKind::DestroyHypervisor => STEPS[0],
+            };
+            let times = u32::from(fails);
+            rig.world
+                .fault(last, Call::Apply, Fault::FailAfter(Retry::Never), times);
+            rig.run(&accepted).await;
+            let journal = format!("journal/{}.log", accepted.operation);
+            let text = std::fs::read_to_string(rig.dir.path().join(&journal)).unwrap();
+            let lines: Vec<_> = text.split_inclusive('\n').collect();
+            assert!(lines.len() > 2 * STEPS.len(), "{text}");
+            for kept in 1..=lines.len() {
+                let read = |line: &&str| record::decode(line.trim_end().as_bytes()).unwrap();
+                let records: Vec<_> = lines[..kept].iter().map(read).collect();
+                let crashed = Rig::new(world_after(kind, &records));
+                std::fs::create_dir(crashed.dir.path().join("journal")).unwrap();
+                std::fs::write(crashed.dir.path().join(&journal), lines[..kept].concat()).unwrap();
+                let ending = crashed.run(&accepted).await;
+                let failed = records
+                    .iter()
+                    .any(|record| matches!(record.entry, Entry::StepFailed { .. }));
+                let (outcome, objects) = match failed {
+                    true => (Outcome::Failed, initial(kind).objects()),
+                    false => (Outcome::Done, wanted(kind)),
+                };
+                let case = format!("{kind:?}, {kept} records: {}", ending.message);
+                assert_eq!(ending.outcome, outcome, "{case}");
+                assert_eq!(crashed.world.objects(), objects, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fence_of_a_lease_that_arrives_during_a_run_is_remembered() {
+    let rig = Rig::new(World::with(&[]));
+    let accepted = accepted(OperationKind::CreateHypervisor);
+    rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
+    let (tell, told) = lease(1);
+    let task = tokio::spawn(
+        rig.executor()
+            .run(accepted.clone(), told, CancellationToken::new()),
+    );
+    let world = rig.world.clone();
+    #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
+    tokio::task::spawn_blocking(move || world.wait_for_a_hang())
+        .await
+        .unwrap();
+    tell.send_modify(|lease| lease.fence = Fence(5));
+    rig.world.release();
+    task.await.unwrap();
+    let after = rig.executor().state_dir;
+    assert_eq!(after.fences().newest(&accepted.resource), Fence(5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
