@@ -27,6 +27,9 @@ pub use values::{
     Threads, VolumeName,
 };
 
+/// Longer than anyone waits, and short enough for every sum of durations and clocks.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +138,7 @@ impl AgentConfig {
         if self.libvirt.call_timeout.is_zero() {
             return Err("libvirt.call_timeout is zero; no call would ever answer".into());
         }
+        bounded("libvirt.call_timeout", self.libvirt.call_timeout)?;
         self.gpus.iter().try_for_each(GpuOverride::check)?;
         let mut paths = BTreeSet::new();
         for storage in &self.shared_storage {
@@ -166,6 +170,14 @@ impl AgentConfig {
             hypervisor.check()?;
         }
         Ok(())
+    }
+}
+
+/// Refuses a duration that is a slip of the pen.
+fn bounded(what: &str, duration: Duration) -> Result<(), String> {
+    match duration <= LONGEST {
+        true => Ok(()),
+        false => Err(format!("{what} is longer than 30 days")),
     }
 }
 

@@ -72,6 +72,10 @@ impl GuestConfig {
                 "the hypervisor {id} has a cmdline with control characters"
             ));
         }
+        super::bounded(
+            &format!("readiness_timeout of the hypervisor {id}"),
+            self.readiness_timeout,
+        )?;
         if let Some(ReadinessConfig::Serial { text }) = &self.readiness {
             if self.serial_log.is_none() {
                 return Err(format!(

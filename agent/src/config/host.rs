@@ -135,6 +135,13 @@ impl HostConfig {
                  that it is out of service while domains run; add an activation or use \"refuse\""
             ));
         }
+        for (key, duration) in [
+            ("activation_timeout", self.activation_timeout),
+            ("readiness_timeout", self.readiness_timeout),
+            ("drain_wait", self.drain_wait),
+        ] {
+            super::bounded(&format!("{key} of the hypervisor {id}"), duration)?;
+        }
         for (index, network) in self.networks.iter().enumerate() {
             if self.networks[..index]
                 .iter()

@@ -135,6 +135,29 @@ fn two_hypervisors_of_one_id_are_refused() {
 }
 
 #[test]
+fn a_duration_that_no_clock_can_add_is_refused_by_its_name() {
+    for (key, text) in [
+        (
+            "libvirt.call_timeout",
+            "[libvirt]\ncall_timeout = \"18446744073709551615s\"\n",
+        ),
+        ("drain_wait of the hypervisor b", "drain_wait = \"31days\"\n"),
+        (
+            "readiness_timeout of the hypervisor b",
+            "readiness_timeout = \"100years\"\n",
+        ),
+    ] {
+        let host = "[[hypervisor]]\nid = \"b\"\nkind = \"host\"\nnetworks = [ { name = \"n\" } ]\n";
+        let text = match key.starts_with("libvirt") {
+            true => load(&[HEAD, text].concat()),
+            false => load(&[HEAD, host, text].concat()),
+        };
+        let text = text.expect_err("it was taken");
+        assert!(text.contains(key) && text.contains("30 days"), "{text}");
+    }
+}
+
+#[test]
 fn two_hypervisors_of_kind_host_are_refused() {
     let text =
         refusal_of_added("[[hypervisor]]\nid = \"b\"\nkind = \"host\"\nnetworks = [ { name = \"n\" } ]\n");
