@@ -59,6 +59,36 @@ async fn json_is_one_object_a_line_with_the_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_json_of_a_bulk_call_names_the_operation_that_it_is_about() {
+    let pki = Pki::new();
+    let (address, _) = play(&pki).await;
+    let bulk = [
+        "--output",
+        "json",
+        "hypervisors",
+        "create",
+        "one",
+        "two",
+        "--detach",
+    ];
+    let output = run(pki.hostler(&address, &bulk)).await;
+    assert_eq!(output.status.code(), Some(0), "{}", report(&output));
+    let mut named = Vec::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = line["message"].as_str().unwrap().split(':').next().unwrap();
+        named.push((id.to_owned(), line["operation_ids"].clone()));
+    }
+    let expected = [
+        ("create 2 hypervisors", vec![]),
+        ("one", vec![ID]),
+        ("two", vec![OTHER]),
+    ];
+    let expected = expected.map(|(about, ids)| (about.to_owned(), serde_json::json!(ids)));
+    assert_eq!(named, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_stream_is_taken_up_without_asking_again() {
     let pki = Pki::new();
     let (address, asked) = play(&pki).await;

@@ -117,7 +117,7 @@ impl Story {
                 time,
                 state: *state,
                 message,
-                operation_ids: &self.ids(),
+                operation_ids: &self.concerned(&update.message),
             }),
             Format::Table => {
                 let line = format!("{:<9}  {}", state.capitals(), escape(message));
@@ -161,6 +161,19 @@ impl Story {
             .chain(self.accepted.values())
             .map(ToString::to_string)
             .collect()
+    }
+
+    /// The operations that a message is about: of a bulk call the one of the hypervisor that it begins with. Every
+    /// line with the ids of all would be a gigabyte for a thousand hypervisors.
+    fn concerned(&self, message: &str) -> Vec<String> {
+        let named = || {
+            let (id, _) = message.split_once(": ")?;
+            self.wanted.iter().find(|wanted| wanted.as_str() == id)
+        };
+        match (self.wanted.as_slice(), named()) {
+            ([_, _, ..], Some(id)) => self.accepted(id).iter().map(ToString::to_string).collect(),
+            _ => self.ids(),
+        }
     }
 
     /// Whether the coordinator has said anything.
