@@ -10,6 +10,7 @@ pub mod retry;
 pub mod rpc;
 pub mod shutdown;
 pub mod telemetry;
+pub mod throttle;
 pub mod units;
 
 /// The version of this build, as `0.1.0`.

@@ -14,10 +14,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// The filter's environment variable.
+const VARIABLE: &str = "HOSTLER_LOG";
+
 /// Starts logging for this process. `HOSTLER_LOG` filters as in `info,hostler_agent=debug`; the default is
 /// `info`. A second call changes nothing.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("HOSTLER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var(VARIABLE).ok();
+    let parsed = asked.as_deref().map(EnvFilter::try_new);
+    let problem = parsed
+        .as_ref()
+        .and_then(|parsed| parsed.as_ref().err().map(ToString::to_string));
+    let filter = parsed
+        .and_then(Result::ok)
+        .unwrap_or_else(|| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -28,4 +38,10 @@ pub fn start(format: LogFormat) {
             .try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    if let Some(problem) = problem {
+        tracing::warn!(
+            problem,
+            "{VARIABLE} is not a filter and is ignored; use info,hostler_agent=debug, say"
+        );
+    }
 }

@@ -32,7 +32,7 @@ pub struct Config {
     /// Operations.
     #[serde(default)]
     pub operations: OperationsConfig,
-    /// How long open calls may take to end after SIGTERM.
+    /// How long connections may take to end after SIGTERM. Streams are told at once; their operations go on.
     #[serde(default = "default_drain", with = "duration_text")]
     pub drain_timeout: Duration,
 }
@@ -115,8 +115,11 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.sessions.heartbeat < Duration::from_millis(100) {
-            return Err("sessions.heartbeat is below 100ms: agents would do nothing else".to_owned());
+        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.sessions.heartbeat) {
+            return Err("sessions.heartbeat is not between 100ms and 1m".to_owned());
+        }
+        if self.drain_timeout > Duration::from_secs(600) {
+            return Err("drain_timeout is above 10m".to_owned());
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.operations.lease) {
             return Err("operations.lease is not between 1s and 1h".to_owned());
@@ -163,6 +166,7 @@ mod tests {
             ("[operations]\nmax_attempts = 0", "operations.max_attempts"),
             ("[operations]\nkeep_count = 0", "operations.keep_count"),
             ("[sessions]\nheartbeat = '1ms'", "sessions.heartbeat"),
+            ("[sessions]\nheartbeat = '1h'", "sessions.heartbeat"),
             ("[sessions]\nheartbeat = 'soon'", "soon"),
         ] {
             let error = load_text(&format!("{TLS}{text}\n")).unwrap_err();

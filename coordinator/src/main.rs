@@ -47,7 +47,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     hostler_common::telemetry::start(config.log);
     if arguments.check {
-        let credentials = hostler_pki::Credentials::load(&config.tls)?;
+        let credentials = wiring::credentials(&config)?;
         tracing::info!(
             identity = %credentials.identity(), valid_until = %credentials.not_after(), listen = %config.listen,
             data_dir = %config.data_dir.display(), "the configuration is good"

@@ -34,11 +34,11 @@ pub struct Running {
     shutdown: CancellationToken,
 }
 
-/// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
+/// The coordinator's own certificate.
 ///
 /// # Errors
-/// When a certificate, the store or the address cannot be used.
-pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+/// When it cannot be used, or is not a coordinator's.
+pub fn credentials(config: &Config) -> anyhow::Result<Credentials> {
     let credentials = Credentials::load(&config.tls)?;
     anyhow::ensure!(
         matches!(
@@ -49,6 +49,15 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         config.tls.certificate.display(),
         credentials.identity()
     );
+    Ok(credentials)
+}
+
+/// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
+///
+/// # Errors
+/// When a certificate, the store or the address cannot be used.
+pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let credentials = credentials(config)?;
     let tls = hostler_pki::server_config(&credentials)?;
     let store = Store::open(&config.data_dir)?;
     let operations = &config.operations;
@@ -60,6 +69,11 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     );
     let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), &mut background).await?;
+    let watched = store.clone();
+    background.spawn(async move {
+        watched.died().await;
+        tracing::error!("the store's writer has died; this is a bug");
+    });
     let sessions = Sessions::default();
     dispatch::spawn(registry.clone(), sessions.clone(), &mut background);
     let patience = liveness::Patience {

@@ -106,27 +106,41 @@ async fn listings_keep_their_prefix_order_and_bounds() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_each_change_in_order_after_it_is_durable() {
+async fn a_watch_tells_each_transaction_whole_and_in_order_after_it_is_durable() {
     let dir = TempDir::new().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let mut watch = store.watch("/a/");
-    store.commit(put("/b/1", "x", 0)).await.unwrap();
+    let mut watch = store.watch();
+    let mut expected = Vec::new();
     for n in 0..10 {
-        store.commit(put(&format!("/a/{n}"), "x", 0)).await.unwrap();
+        let mut transaction = put(&format!("/a/{n}"), "x", 0);
+        transaction.writes.push(Write::Delete { key: "/b/1".into() });
+        expected.push(transaction.writes.clone());
+        store.commit(transaction).await.unwrap();
     }
-    let delete = Transaction {
-        compares: vec![],
-        writes: vec![Write::Delete { key: "/a/3".into() }],
-    };
-    store.commit(delete).await.unwrap();
     let mut last = Revision(0);
-    for n in 0..10 {
+    for writes in expected {
         let event = watch.next().await.unwrap().unwrap();
-        assert_eq!(event.key, format!("/a/{n}"));
+        assert_eq!(event.writes, writes);
         assert!(event.revision > last);
         last = event.revision;
     }
-    assert_eq!(watch.next().await.unwrap().unwrap().value, None);
+}
+
+#[tokio::test]
+async fn who_watches_too_slowly_is_told_so() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut watch = store.watch();
+    let commits: Vec<_> = (0..3000)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(put(&format!("/a/{n}"), "x", 0)).await.unwrap() })
+        })
+        .collect();
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    assert!(watch.next().await.is_err());
 }
 
 #[tokio::test]

@@ -183,6 +183,16 @@ impl SimulatedAgent {
         wait::until(what, || async { self.received.borrow().iter().find_map(&find) }).await
     }
 
+    /// What `find` finds in each message so far.
+    pub fn all<T>(&self, find: impl Fn(&session_response::Message) -> Option<T>) -> Vec<T> {
+        self.received.borrow().iter().filter_map(find).collect()
+    }
+
+    /// How many messages so far are such.
+    pub fn count(&self, is: impl Fn(&session_response::Message) -> bool) -> usize {
+        self.all(|message| is(message).then_some(())).len()
+    }
+
     /// The offers so far.
     pub fn offers(&self) -> Vec<rpc::Offer> {
         let received = self.received.borrow();

@@ -38,7 +38,7 @@ fn run(program: &str, arguments: &[&str], path: &Path) {
 async fn a_full_disk_refuses_in_words_loses_nothing_and_heals() {
     let disk = SmallDisk::mount();
     let data_dir = disk.dir.path().join("data");
-    let mut fleet = Fleet::start_with(|config| config.data_dir = data_dir).await;
+    let fleet = Fleet::start_with(|config| config.data_dir = data_dir).await;
     let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
     fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
     let filler = disk.dir.path().join("filler");
@@ -67,10 +67,13 @@ async fn a_full_disk_refuses_in_words_loses_nothing_and_heals() {
     drop(file);
     std::fs::remove_file(&filler).unwrap();
     drop(agent);
-    fleet.restart().await;
     let _agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
     let before = fleet.history().await.len();
     assert!(before >= done, "what was acknowledged is kept");
     let last = fleet.create("hv1").await.unwrap().pop().unwrap();
-    assert_eq!(last.0, OperationState::Completed, "{last:?}");
+    assert_eq!(
+        last.0,
+        OperationState::Completed,
+        "the same process goes on: {last:?}"
+    );
 }

@@ -5,11 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_common::rpc::operations::v1::ListHypervisorsRequest;
-use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
 use hostler_pki::ca::{Authority, IssueOptions};
 use hostler_pki::issued::Existing;
-use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
+use hostler_pki::{Credentials, TlsFiles};
 use hostler_tests::fleet::Fleet;
 use hostler_tests::pki::TestCa;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -83,9 +81,9 @@ async fn an_expired_certificate_does_not_reach_the_server() {
     let dir = tempfile::TempDir::new().unwrap();
     let authority = Authority::open(fleet.ca.files("client/viewer/test").ca.parent().unwrap()).unwrap();
     let identity = "spiffe://fleet.test/client/admin/late".parse().unwrap();
-    // Its life begins a little in the past and lasts a second: it ends while the channel is open to retry.
+    // Long enough to be seen working, short enough to be waited for.
     let options = IssueOptions {
-        lifetime: Duration::from_secs(2),
+        lifetime: Duration::from_secs(3),
         ..IssueOptions::default()
     };
     let written = authority
@@ -100,6 +98,10 @@ async fn an_expired_certificate_does_not_reach_the_server() {
     };
     let credentials = Credentials::load(&files).unwrap();
     let config = hostler_pki::client_config(&credentials).unwrap();
+    assert!(
+        answered(&fleet, config.clone()).await > 0,
+        "it works while it lives"
+    );
     hostler_tests::wait::until("the certificate expires", || async {
         (answered(&fleet, config.clone()).await == 0).then_some(())
     })
@@ -150,32 +152,52 @@ async fn health_answers_under_every_name_that_clients_use() {
 }
 
 #[tokio::test]
-async fn pings_without_calls_are_answered() {
+async fn pings_without_calls_are_answered_on_one_connection() {
     let fleet = Fleet::start().await;
-    let address = fleet.address.to_string().parse().unwrap();
-    let options = ChannelOptions {
-        keepalive_interval: Duration::from_millis(50),
-        keepalive_timeout: Duration::from_secs(5),
-        ..ChannelOptions::default()
-    };
-    let config = fleet.ca.client_config("client/viewer/test");
-    let channel = hostler_pki::connect(&address, config, options).await.unwrap();
-    let mut client = OperationsServiceClient::new(channel);
-    client.list_hypervisors(ListHypervisorsRequest {}).await.unwrap();
-    // A hundred pings and no call; gRPC servers of other languages send GOAWAY after two.
-    let mut pings = tokio::time::interval(Duration::from_millis(50));
+    let credentials = fleet.ca.client_config("client/viewer/test");
+    let tcp = TcpStream::connect(fleet.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut tls = TlsConnector::from(credentials).connect(name, tcp).await.unwrap();
+    // The preface, empty settings, then nothing but pings (RFC 9113, 6.7): clients send one each 5 s, servers of
+    // other implementations end the connection after two without a call.
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
     for _ in 0..100 {
-        pings.tick().await;
+        tls.write_all(b"\0\0\x08\x06\0\0\0\0\0hostlers").await.unwrap();
+        loop {
+            let mut header = [0; 9];
+            tls.read_exact(&mut header).await.unwrap();
+            let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+            let mut payload = vec![0; length];
+            tls.read_exact(&mut payload).await.unwrap();
+            assert_ne!(header[3], 7, "GOAWAY");
+            if (header[3], header[4], payload.as_slice()) == (6, 1, b"hostlers") {
+                break;
+            }
+        }
     }
-    client.list_hypervisors(ListHypervisorsRequest {}).await.unwrap();
 }
 
 #[tokio::test]
 async fn many_silent_connections_do_not_keep_others_out() {
     let fleet = Fleet::start().await;
     let mut silent = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..500 {
         silent.push(TcpStream::connect(fleet.address).await.unwrap());
     }
     assert!(fleet.list().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_certificate_without_an_identity_or_with_two_does_not_reach_the_server() {
+    let fleet = Fleet::start().await;
+    for uris in [vec![], vec!["client/admin/a", "client/admin/b"], vec!["root"]] {
+        let config = fleet.ca.forged_client(&uris);
+        assert_eq!(answered(&fleet, config).await, 0, "{uris:?}");
+    }
+    assert!(
+        answered(&fleet, fleet.ca.forged_client(&["client/viewer/v"])).await > 0,
+        "the forger works"
+    );
 }

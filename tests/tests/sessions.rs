@@ -174,9 +174,23 @@ async fn what_a_former_holder_says_changes_nothing() {
         };
         next.send(session_request::Message::Finish(finish)).await;
     }
-    next.until("the refusal", |m| match m {
-        Message::FinishAnswer(answer) if !answer.accepted => Some(()),
-        _ => None,
+    // A later word of the same session is answered, so that those before it have been judged.
+    let log = hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest {
+        name: "hv1".into(),
+        lock_for_seconds: 2,
+        log_message: "still mine".into(),
+        proposing_peer_token: next.token.clone(),
+        ..Default::default()
+    };
+    let propose = rpc::Propose {
+        request_id: 77,
+        operation_id,
+        proposal: Some(log),
+        fence: 0,
+    };
+    next.send(session_request::Message::Propose(propose)).await;
+    next.until("the answer", |m| {
+        matches!(m, Message::ProposeAnswer(answer) if answer.request_id == 77).then_some(())
     })
     .await;
     assert_eq!(fleet.history().await[0].state(), OperationState::Active);
@@ -237,4 +251,80 @@ async fn clients_cannot_open_sessions_and_agents_cannot_call_the_rest() {
         .list_hypervisors(hostler_common::rpc::operations::v1::ListHypervisorsRequest {})
         .await;
     assert_eq!(denied.unwrap_err().code(), tonic::Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn an_end_that_is_said_again_is_confirmed_again() {
+    let fleet = Fleet::start().await;
+    let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    fleet.create("hv1").await.unwrap();
+    let operation = fleet.history().await.remove(0);
+    for (outcome, accepted) in [(rpc::Outcome::Done, true), (rpc::Outcome::Failed, false)] {
+        let before = agent.count(|m| matches!(m, Message::FinishAnswer(_)));
+        let finish = rpc::Finish {
+            operation_id: operation.id.clone(),
+            fence: operation.fence,
+            outcome: outcome.into(),
+            message: "done".into(),
+            process_token: agent.token.clone(),
+        };
+        agent.send(session_request::Message::Finish(finish)).await;
+        let answers = |m: &Message| match m {
+            Message::FinishAnswer(answer) => Some(answer.accepted),
+            _ => None,
+        };
+        let answer =
+            hostler_tests::wait::until("the answer", || async { agent.all(answers).get(before).copied() })
+                .await;
+        assert_eq!(answer, accepted, "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_says_is_bounded_and_cleaned() {
+    let fleet = Fleet::start().await;
+    let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let gpu = rpc::Gpu {
+        brand: "x".repeat(100_000),
+        model: "a\u{1b}[31mb".into(),
+        ..Default::default()
+    };
+    let inventory = rpc::Inventory {
+        cpu_threads: 9,
+        gpus: vec![gpu; 3],
+        ..Default::default()
+    };
+    agent.report(inventory).await;
+    hostler_tests::wait::until("the report", || async {
+        (fleet.list().await[0].cpu == 9).then_some(())
+    })
+    .await;
+    let gpus = fleet.list().await.remove(0).gpus;
+    assert!(
+        gpus.len() == 3 && gpus[0].brand.len() < 100,
+        "{} bytes",
+        gpus[0].brand.len()
+    );
+    assert_eq!(gpus[0].model, "a[31mb");
+}
+
+#[tokio::test]
+async fn a_host_has_a_bounded_number_of_hypervisors() {
+    let fleet = Fleet::start().await;
+    let ids: Vec<String> = (0..300).map(|n| format!("hv{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let agent = Setup::of("h1", &ids).start(&fleet).await;
+    let refused = agent
+        .until("the refusal", |m| match m {
+            Message::ReportAnswer(answer) => Some(answer.refused.len()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(refused, 44);
+    fleet
+        .until_state("hv255", HypervisorState::AvailableToCreate)
+        .await;
+    assert_eq!(fleet.list().await.len(), 256);
 }

@@ -2,6 +2,7 @@
 //! trouble with one is an ACTIVE message, and FAILED comes once, last (wire.md, point 3).
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use hostler_common::id::HypervisorId;
@@ -23,7 +24,8 @@ pub(super) fn merge(kind: OperationKind, talks: Vec<(HypervisorId, Talk)>) -> Ta
         format!("{} {total} hypervisors: {names}", kind.verb()),
     );
     let merged = stream::select_all(talks.into_iter().map(|(id, talk)| {
-        Box::pin(talk.map(move |said| (id.clone(), said))) as std::pin::Pin<Box<dyn Stream<Item = _> + Send>>
+        Box::pin(talk.map(move |said| (id.clone(), said)))
+            as Pin<Box<dyn Stream<Item = (HypervisorId, Result<Said, Status>)> + Send>>
     }));
     let state = Merging {
         kind,
@@ -35,7 +37,11 @@ pub(super) fn merge(kind: OperationKind, talks: Vec<(HypervisorId, Talk)>) -> Ta
     let rest = stream::unfold(Some((merged, state)), |state| async move {
         let (mut merged, mut state) = state?;
         match merged.next().await {
-            Some((_, Err(status))) => Some((Err::<Said, Status>(status), None)),
+            // The others go on, so this one has failed.
+            Some((id, Err(status))) => {
+                let said = Said::new(OperationState::Failed, status.message());
+                Some((Ok::<Said, Status>(state.take(&id, said)), Some((merged, state))))
+            }
             Some((id, Ok(said))) => Some((Ok(state.take(&id, said)), Some((merged, state)))),
             None => Some((Ok(state.end()), None)),
         }

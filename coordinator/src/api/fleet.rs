@@ -4,19 +4,20 @@ use futures_util::{StreamExt as _, stream};
 use hostler_common::id::{HypervisorId, OperationId, ResourceName};
 use hostler_common::rpc::hostler::fleet::v1 as rpc;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetService;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::listener::Peer;
-use super::progress::Responses;
+use super::progress::{Responses, cut};
 use super::status;
 use crate::operation::engine::Engine;
 use crate::operation::history::{self, Filter};
 use crate::operation::record::Include;
 use crate::operation::state::Event;
-use crate::operation::watch::{From, follow};
-use crate::registry::{Change, HypervisorView, Registry};
+use crate::operation::watch::{Start, follow};
+use crate::registry::{Change, Registry};
 use crate::store::Store;
 
 /// Operations on a page that does not say how many.
@@ -39,6 +40,57 @@ pub struct Fleet {
     pub store: Store,
     /// Cuts every stream.
     pub shutdown: CancellationToken,
+}
+
+/// One WatchHypervisors. It holds names only: hypervisors are read when the client takes them. Who is too slow
+/// for the changes is shown the whole fleet again.
+struct Watcher {
+    changes: Receiver<Change>,
+    registry: Registry,
+    shutdown: CancellationToken,
+    walk: Walk,
+    synced: bool,
+}
+
+enum Walk {
+    /// The next one to show is the one after this id.
+    After(Option<HypervisorId>),
+    /// All have been shown; now changes.
+    Done,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<rpc::WatchHypervisorsResponse, Status> {
+        use rpc::watch_hypervisors_response::Event;
+        let show = |event| Ok(rpc::WatchHypervisorsResponse { event: Some(event) });
+        loop {
+            if let Walk::After(after) = &self.walk {
+                if let Some(view) = self.registry.hypervisor_after(after.as_ref()) {
+                    self.walk = Walk::After(Some(view.record.id.clone()));
+                    return show(Event::Hypervisor(view.to_rpc()));
+                }
+                self.walk = Walk::Done;
+                if !std::mem::replace(&mut self.synced, true) {
+                    return show(Event::Synced(rpc::Synced {}));
+                }
+            }
+            // Cancel-safe: a broadcast receiver keeps what it has not yielded.
+            let change = tokio::select! {
+                () = self.shutdown.cancelled() => return Err(status::ending()),
+                change = self.changes.recv() => change,
+            };
+            match change {
+                Ok(Change::Hypervisor(id)) => {
+                    if let Some(view) = self.registry.hypervisor(&id) {
+                        return show(Event::Hypervisor(view.to_rpc()));
+                    }
+                }
+                Ok(Change::Operation(_) | Change::Host(_)) => {}
+                Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.walk = Walk::After(None),
+                Err(RecvError::Closed) => return Err(status::ending()),
+            }
+        }
+    }
 }
 
 fn operation_id(text: &str) -> Result<OperationId, Status> {
@@ -73,39 +125,23 @@ impl FleetService for Fleet {
         &self,
         _request: Request<rpc::WatchHypervisorsRequest>,
     ) -> Result<Response<Self::WatchHypervisorsStream>, Status> {
-        use rpc::watch_hypervisors_response::Event;
-        // Subscribed before the fleet is read, so that no change falls between.
-        let changes = self.registry.changes();
-        let response = |event| Ok(rpc::WatchHypervisorsResponse { event: Some(event) });
-        let now = self.registry.map_hypervisors(HypervisorView::to_rpc);
-        let now = stream::iter(now).map(move |hypervisor| response(Event::Hypervisor(hypervisor)));
-        let synced = stream::once(std::future::ready(response(Event::Synced(rpc::Synced {}))));
-        let state = Some((changes, self.registry.clone(), self.shutdown.clone()));
-        let later = stream::unfold(state, move |state| async move {
-            let (mut changes, registry, shutdown) = state?;
-            loop {
-                // Cancel-safe: a broadcast receiver keeps what it has not yielded.
-                let change = tokio::select! {
-                    () = shutdown.cancelled() => return Some((Err(status::ending()), None)),
-                    change = changes.recv() => change,
-                };
-                match change {
-                    Ok(Change::Hypervisor(id)) => {
-                        if let Some(view) = registry.hypervisor(&id) {
-                            let event = response(Event::Hypervisor(view.to_rpc()));
-                            return Some((event, Some((changes, registry, shutdown))));
-                        }
-                    }
-                    Ok(Change::Operation(_) | Change::Host(_)) => {}
-                    Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
-                        let slow = Status::resource_exhausted("changes were missed: call again");
-                        return Some((Err(slow), None));
-                    }
-                    Err(RecvError::Closed) => return Some((Err(status::ending()), None)),
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(now.chain(synced).chain(later))))
+        // Subscribed before the fleet is walked, so that no change falls between.
+        let watcher = Watcher {
+            changes: self.registry.changes(),
+            registry: self.registry.clone(),
+            shutdown: self.shutdown.clone(),
+            walk: Walk::After(None),
+            synced: false,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(
+            Some(watcher),
+            |watcher| async move {
+                let mut watcher = watcher?;
+                let next = watcher.next().await;
+                let goes_on = next.is_ok();
+                Some((next, goes_on.then_some(watcher)))
+            },
+        ))))
     }
 
     async fn list_operations(
@@ -137,13 +173,9 @@ impl FleetService for Fleet {
         };
         let page = history::page(&self.store, &self.registry, &filter, beyond, at_most)
             .await
-            .map_err(|error| status::of_engine(&error))?;
+            .map_err(|error| status::of_engine(&error.into()))?;
         Ok(Response::new(rpc::ListOperationsResponse {
-            operations: page
-                .operations
-                .iter()
-                .map(|record| record.to_rpc(Include::Summary))
-                .collect(),
+            operations: page.operations,
             next_page_token: page.next.map(|id| id.to_string()).unwrap_or_default(),
         }))
     }
@@ -173,30 +205,16 @@ impl FleetService for Fleet {
             .get(id)
             .await
             .map_err(|error| status::of_engine(&error))?;
-        let news = follow(self.engine.clone(), self.registry.clone(), id, From::Begin);
-        let state = Some((Box::pin(news), self.shutdown.clone()));
-        let until = stream::unfold(state, |state| async move {
-            let (mut news, shutdown) = state?;
-            // Cancel-safe: the stream keeps its state across polls of `next`.
-            let news_item = tokio::select! {
-                biased;
-                item = news.next() => item?,
-                () = shutdown.cancelled() => return Some((Err(status::ending()), None)),
-            };
-            Some(match news_item {
-                Ok(item) => {
-                    let ts = Some(item.at.into());
-                    let response = rpc::WatchOperationResponse {
-                        state: item.state.into(),
-                        msg: item.message,
-                        ts,
-                    };
-                    (Ok(response), Some((news, shutdown)))
-                }
-                Err(error) => (Err(status::of_engine(&error)), None),
-            })
+        let news = follow(self.engine.clone(), self.registry.clone(), id, Start::First);
+        let responses = news.map(|news| match news {
+            Ok(news) => Ok(rpc::WatchOperationResponse {
+                state: news.state.into(),
+                msg: news.message,
+                ts: Some(news.at.into()),
+            }),
+            Err(error) => Err(status::of_engine(&error)),
         });
-        Ok(Response::new(Box::pin(until)))
+        Ok(cut(responses, self.shutdown.clone()))
     }
 
     async fn resolve_operation(

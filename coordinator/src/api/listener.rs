@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
+use hostler_common::throttle::Throttle;
 use hostler_pki::Identity;
 use hostler_pki::identity::IdentityError;
 use thiserror::Error;
@@ -23,12 +24,15 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::transport::server::Connected;
 
-/// Handshakes at once: each costs one signature and some 20 KiB; two cores do thousands a second. When all
-/// of a large fleet reconnects at once, the others wait in the kernel's backlog.
-const HANDSHAKES_AT_MOST: usize = 128;
+/// Handshakes at once, at some 20 KiB each. Two cores do thousands a second, so that this many are only there
+/// when somebody opens connections and stays silent.
+const HANDSHAKES_AT_MOST: usize = 1024;
 
-/// How long a handshake may take, so that silent connections do not hold the places.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a handshake may take: two round trips and 4 KiB, even at 64 kbit/s and with losses.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Refused connections that are logged; anybody can cause them.
+static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
 
 /// Connections that wait for the server to take them; it takes them at once.
 const READY_BOUND: usize = 64;
@@ -85,8 +89,8 @@ pub fn spawn(
     let (ready, connections) = mpsc::channel(READY_BOUND);
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(HANDSHAKES_AT_MOST));
-    let accepting = accept(listener, acceptor, places, ready, tasks.clone());
-    tasks.spawn(async move { shutdown.run_until_cancelled(accepting).await });
+    let accepting = accept(listener, acceptor, places, ready, tasks.clone(), shutdown.clone());
+    tasks.spawn(shutdown.run_until_cancelled_owned(accepting));
     connections
 }
 
@@ -96,6 +100,7 @@ async fn accept(
     places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
     tasks: TaskTracker,
+    shutdown: CancellationToken,
 ) {
     let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
@@ -113,15 +118,17 @@ async fn accept(
         };
         waits.reset();
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
-        tasks.spawn(async move {
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
             match shake_hands(acceptor, tcp, address).await {
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(rejected) => {
-                    tracing::warn!(peer = %address, error = %Chain(&rejected), "connection refused");
+                    if let Some(held_back) = REFUSALS.pass() {
+                        tracing::warn!(peer = %address, error = %Chain(&rejected), held_back, "connection refused");
+                    }
                 }
             }
             drop(place);
-        });
+        }));
     }
 }
 

@@ -14,7 +14,7 @@ use super::listener::Peer;
 use super::progress::{Responses, Said, Talk, only, respond};
 use super::{bulk, status};
 use crate::operation::engine::{Asker, Engine, Submitted, Wanted};
-use crate::operation::watch::{From, follow};
+use crate::operation::watch::{Start, follow};
 use crate::registry::{HypervisorView, Registry};
 
 /// Hypervisors in one bulk call. More than the largest fleet that one coordinator serves.
@@ -143,13 +143,13 @@ impl Operations {
     fn talk(&self, submitted: Submitted, asker: &Asker) -> Talk {
         let (id, from) = match submitted {
             Submitted::Refused(why) => return only(rpc::OperationState::Failed, why),
-            Submitted::Attached(id) => (id, From::Attach),
+            Submitted::Attached(id) => (id, Start::Attach),
             Submitted::New(record) => {
                 tracing::info!(
                     operation = %record.id, hypervisor = %record.resource, kind = record.kind.name(),
                     by = asker.identity, reason = asker.reason, "accepted"
                 );
-                (record.id, From::Begin)
+                (record.id, Start::First)
             }
         };
         let news = follow(self.engine.clone(), self.registry.clone(), id, from);
@@ -159,11 +159,11 @@ impl Operations {
         }))
     }
 
-    fn respond<R: std::convert::From<Said> + 'static>(&self, talk: Talk) -> Response<Responses<R>> {
+    fn respond<R: From<Said> + 'static>(&self, talk: Talk) -> Response<Responses<R>> {
         respond(talk, self.shutdown.clone())
     }
 
-    fn no_pool<R: std::convert::From<Said> + 'static>(&self) -> Response<Responses<R>> {
+    fn no_pool<R: From<Said> + 'static>(&self) -> Response<Responses<R>> {
         self.respond(only(rpc::OperationState::Failed, NO_POOL))
     }
 }

@@ -49,20 +49,28 @@ pub fn only(state: rpc::OperationState, msg: impl Into<String>) -> Talk {
     Box::pin(stream::once(std::future::ready(Ok(said))))
 }
 
-/// The response that streams `talk`, cut with UNAVAILABLE at `shutdown`.
+/// The response that streams `talk`, cut at `shutdown`.
 pub fn respond<R: From<Said> + 'static>(talk: Talk, shutdown: CancellationToken) -> Response<Responses<R>> {
-    let until = stream::unfold(Some((talk, shutdown)), |state| async move {
-        let (mut talk, shutdown) = state?;
-        // Cancel-safe: the stream keeps its state across polls of `next`.
-        let said = tokio::select! {
+    cut(talk.map(|said| said.map(R::from)), shutdown)
+}
+
+/// The response that streams `items`, cut with UNAVAILABLE at `shutdown`.
+pub fn cut<R, S>(items: S, shutdown: CancellationToken) -> Response<Responses<R>>
+where
+    R: 'static,
+    S: Stream<Item = Result<R, Status>> + Send + 'static,
+{
+    let state = Some((Box::pin(items), shutdown));
+    Response::new(Box::pin(stream::unfold(state, |state| async move {
+        let (mut items, shutdown) = state?;
+        // Cancel-safe: the stream keeps its state across polls of `next`. What is there already is still said.
+        let item = tokio::select! {
             biased;
-            said = talk.next() => said?,
+            item = items.next() => item?,
             () = shutdown.cancelled() => return Some((Err(status::ending()), None)),
         };
-        let over = said.as_ref().map_or(true, Said::is_end);
-        Some((said.map(R::from), (!over).then_some((talk, shutdown))))
-    });
-    Response::new(Box::pin(until))
+        Some((item, Some((items, shutdown))))
+    })))
 }
 
 macro_rules! responses {

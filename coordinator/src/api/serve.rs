@@ -19,7 +19,7 @@ use super::listener::Connection;
 use super::operations::Operations;
 use crate::session::service::SessionService;
 
-/// The largest message that is read, in bytes: ten thousand ids, or a report of a large host, fit ten times.
+/// The largest message that is read, in bytes: gRPC's usual bound. Ten thousand ids of the longest kind fit.
 const MESSAGE_AT_MOST: usize = 4 << 20;
 
 /// Calls at once on one connection; `hostler proxy` carries many clients over few.

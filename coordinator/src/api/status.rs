@@ -9,6 +9,7 @@ use hostler_common::id::InvalidId;
 use tonic::Status;
 
 use crate::operation::engine::EngineError;
+use crate::store::json::RecordError;
 
 /// INVALID_ARGUMENT.
 pub(super) fn of_invalid(error: &InvalidId) -> Status {
@@ -22,11 +23,11 @@ pub(super) fn of_engine(error: &EngineError) -> Status {
         EngineError::NoSuchOperation { .. } => Status::not_found(message),
         EngineError::Illegal { .. } | EngineError::NotItsTurn { .. } => Status::failed_precondition(message),
         EngineError::ForeignHost { .. } => Status::permission_denied(message),
-        EngineError::Store(_) => {
+        EngineError::Record(RecordError::Store(_)) => {
             tracing::error!(error = message, "the store does not serve");
             Status::unavailable(message)
         }
-        EngineError::Unreadable { .. } => {
+        EngineError::Record(RecordError::Unreadable { .. }) => {
             tracing::error!(error = message, "the store holds what cannot be read");
             Status::data_loss(message)
         }
@@ -35,7 +36,5 @@ pub(super) fn of_engine(error: &EngineError) -> Status {
 
 /// The coordinator ends while a stream is open.
 pub(super) fn ending() -> Status {
-    Status::unavailable(
-        "the coordinator is ending; the operation goes on: repeat the call to be attached to it again",
-    )
+    Status::unavailable("the coordinator is ending; operations go on: repeat the call to be attached again")
 }

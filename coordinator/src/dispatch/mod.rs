@@ -36,7 +36,7 @@ async fn run(registry: Registry, sessions: Sessions) {
         };
         match change {
             Ok(Change::Hypervisor(id)) => offer_turn(&registry, &sessions, &(&id).into()),
-            Ok(Change::Operation(record)) => offer_turn(&registry, &sessions, &record.resource),
+            Ok(Change::Operation(resource)) => offer_turn(&registry, &sessions, &resource),
             Ok(Change::Host(host)) => {
                 for record in registry.turns().iter().filter(|record| record.host == host) {
                     offer_turn(&registry, &sessions, &record.resource);

@@ -3,18 +3,25 @@
 //!
 //! The store is written only when something that is stored has changed.
 
+mod bounds;
+
 use std::collections::HashSet;
 
 use hostler_common::id::{HostName, HypervisorId};
 use hostler_common::rpc::hostler::agent::v1 as agent;
 use hostler_common::units::UnixMillis;
 
-use crate::operation::engine::{EngineError, parse, write};
-use crate::registry::{HypervisorRecord, Kind, Observed};
+use crate::operation::sentences;
+use crate::registry::{HypervisorRecord, Kind, Observed, Registry};
+use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Revision, Store, Transaction};
 
-/// Hypervisors that one host may report. Far above what one machine can run.
-const PER_HOST_AT_MOST: usize = 1024;
+/// Hypervisors that one host may have. With the bounds of [`bounds`], what all of them list stays below the
+/// 4 MiB that gRPC clients take.
+const PER_HOST_AT_MOST: usize = 256;
+
+/// Entries of a report that are looked at, so that a report of millions stays cheap.
+const PER_REPORT_AT_MOST: usize = 1024;
 
 /// What became of a report.
 #[derive(Debug, Default)]
@@ -35,33 +42,47 @@ struct Claim {
     domains: Vec<agent::Domain>,
 }
 
-/// Stores what changed of `report`, which came from `host`'s own session.
+/// Stores what changed of `report`, which came from `host`'s own session, and waits until the registry shows it.
 ///
 /// # Errors
 /// When the store fails; then nothing was taken.
 pub async fn accept(
     store: &Store,
+    registry: &Registry,
     host: &HostName,
     report: agent::HostReport,
-) -> Result<Accepted, EngineError> {
+) -> Result<Accepted, RecordError> {
     let mut refused = Vec::new();
-    let claims = check(report, &mut refused);
+    let mut claims = check(report, &mut refused);
+    refuse_beyond_bound(registry, host, &mut claims, &mut refused);
+    // Only this host's session writes these records, and it waited for the registry: mostly nothing is new.
+    let settled = claims.iter().all(|claim| {
+        matches!(
+            decide(host, claim, registry.record(&claim.id).as_ref()),
+            Decision::Keep
+        )
+    });
+    if settled {
+        let reported = claims
+            .into_iter()
+            .map(|claim| (claim.id, claim.domains))
+            .collect();
+        return Ok(Accepted { reported, refused });
+    }
     loop {
         let keys = claims
             .iter()
             .map(|claim| HypervisorRecord::key(&claim.id))
             .collect();
         let mut transaction = Transaction::default();
+        let mut enrolled = Vec::new();
         let mut accepted = Accepted {
             refused: refused.clone(),
             ..Accepted::default()
         };
         for (claim, entry) in claims.iter().zip(store.get_many(keys).await?) {
-            let stored: Option<(HypervisorRecord, Revision)> = match &entry {
-                Some(entry) => Some((parse(entry)?, entry.modified)),
-                None => None,
-            };
-            match decide(host, claim, stored.as_ref().map(|(record, _)| record)) {
+            let stored: Option<HypervisorRecord> = entry.as_ref().map(json::read).transpose()?;
+            match decide(host, claim, stored.as_ref()) {
                 Decision::Refuse(reason) => {
                     accepted.refused.push(agent::RefusedHypervisor {
                         id: claim.id.to_string(),
@@ -72,20 +93,57 @@ pub async fn accept(
                 Decision::Keep => {}
                 Decision::Store(record) => {
                     let key = HypervisorRecord::key(&record.id);
-                    let modified = stored.map_or(Revision(0), |(_, modified)| modified);
+                    let modified = entry.map_or(Revision(0), |entry| entry.modified);
+                    if modified == Revision(0) {
+                        enrolled.push(record.id.clone());
+                    }
                     transaction.compares.push(Compare {
                         key: key.clone(),
                         modified,
                     });
-                    transaction.writes.push(write(key, &record));
+                    transaction.writes.push(json::put(key, &record));
                 }
             }
             accepted.reported.push((claim.id.clone(), claim.domains.clone()));
         }
-        if transaction.writes.is_empty() || matches!(store.commit(transaction).await?, Committed::At(_)) {
+        if transaction.writes.is_empty() {
+            return Ok(accepted);
+        }
+        if let Committed::At(revision) = store.commit(transaction).await? {
+            for id in enrolled {
+                tracing::info!(hypervisor = %id, %host, "enrolled");
+            }
+            registry.taken(revision).await;
             return Ok(accepted);
         }
     }
+}
+
+/// New hypervisors beyond what one host may have are refused: nothing would take them off the list again.
+fn refuse_beyond_bound(
+    registry: &Registry,
+    host: &HostName,
+    claims: &mut Vec<Claim>,
+    refused: &mut Vec<agent::RefusedHypervisor>,
+) {
+    let mut room = PER_HOST_AT_MOST.saturating_sub(registry.count_of(host));
+    claims.retain(|claim| {
+        if registry.record(&claim.id).is_some() {
+            return true;
+        }
+        let fits = room > 0;
+        room = room.saturating_sub(1);
+        if !fits {
+            let reason = format!(
+                "host {host} has {PER_HOST_AT_MOST} hypervisors already, the most that a host may have"
+            );
+            refused.push(agent::RefusedHypervisor {
+                id: claim.id.to_string(),
+                reason,
+            });
+        }
+        fits
+    });
 }
 
 enum Decision {
@@ -107,12 +165,9 @@ fn decide(host: &HostName, claim: &Claim, stored: Option<&HypervisorRecord>) -> 
         changed_at: stored.map_or(now, |record| record.changed_at),
     };
     match stored {
-        None => {
-            tracing::info!(hypervisor = %claim.id, %host, "enrolled");
-            Decision::Store(Box::new(fresh))
-        }
+        None => Decision::Store(Box::new(fresh)),
         Some(record) if record.host != *host => Decision::Refuse(format!(
-            "hypervisor {} is enrolled under host {}; give it another id, or remove it there first",
+            "hypervisor {} is enrolled under host {}; give it another id",
             claim.id, record.host
         )),
         Some(record) if record.kind != claim.kind => Decision::Refuse(format!(
@@ -150,7 +205,7 @@ fn observe_anew(
 fn check(report: agent::HostReport, refused: &mut Vec<agent::RefusedHypervisor>) -> Vec<Claim> {
     let mut seen = HashSet::new();
     let mut claims = Vec::new();
-    for claim in report.hypervisors {
+    for claim in report.hypervisors.into_iter().take(PER_REPORT_AT_MOST) {
         let mut refuse = |reason: String| {
             refused.push(agent::RefusedHypervisor {
                 id: claim.id.chars().take(128).collect(),
@@ -181,17 +236,13 @@ fn check(report: agent::HostReport, refused: &mut Vec<agent::RefusedHypervisor>)
             refuse(format!("the report names {id} twice"));
             continue;
         }
-        if claims.len() >= PER_HOST_AT_MOST {
-            refuse(format!("a host may have at most {PER_HOST_AT_MOST} hypervisors"));
-            continue;
-        }
-        let mut inventory = claim.inventory.unwrap_or_default();
+        let mut inventory = bounds::inventory(claim.inventory.unwrap_or_default());
         let domains = std::mem::take(&mut inventory.running_domains);
         claims.push(Claim {
             id,
             kind,
             observed,
-            detail: claim.detail,
+            detail: sentences::line(&claim.detail),
             inventory,
             domains,
         });

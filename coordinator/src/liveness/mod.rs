@@ -11,8 +11,9 @@ use hostler_common::id::OperationId;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::operation::engine::{Engine, EngineError, ending};
+use crate::operation::engine::{Engine, EngineError};
 use crate::operation::record::OperationRecord;
+use crate::operation::sentences::ending;
 use crate::operation::state::{Event, Lease, Phase};
 use crate::registry::{Presence, Registry};
 
@@ -48,8 +49,18 @@ struct Liveness {
     patience: Patience,
     /// Each held lease as last seen, and since when.
     leases: HashMap<OperationId, (Lease, Instant)>,
-    /// Each scheduled operation whose turn it is: what it waits for, and since when.
-    waits: HashMap<OperationId, (WaitsFor, Instant)>,
+    /// Each scheduled operation whose turn it is.
+    waits: HashMap<OperationId, Wait>,
+}
+
+/// How long an operation waits.
+#[derive(Debug)]
+struct Wait {
+    waits_for: WaitsFor,
+    /// For that.
+    since: Instant,
+    /// At all: a host that comes and goes is not waited for without end.
+    first: Instant,
 }
 
 /// What a scheduled operation waits for when its turn has come.
@@ -125,17 +136,21 @@ impl Liveness {
             Presence::NeverSeen | Presence::Gone => WaitsFor::Host,
         };
         let now = Instant::now();
-        let (seen, since) = self.waits.entry(record.id).or_insert((waits_for, now));
-        if *seen != waits_for {
-            (*seen, *since) = (waits_for, now);
+        let wait = self.waits.entry(record.id).or_insert(Wait {
+            waits_for,
+            since: now,
+            first: now,
+        });
+        if wait.waits_for != waits_for {
+            (wait.waits_for, wait.since) = (waits_for, now);
         }
-        let waited = since.elapsed();
         let patience = match waits_for {
             WaitsFor::Taker => self.patience.untaken,
             WaitsFor::Host if record.life.attempts > 0 => self.patience.begun,
             WaitsFor::Host => self.patience.unbegun,
         };
-        if waited <= patience {
+        let waited = wait.first.elapsed();
+        if wait.since.elapsed() <= patience && waited <= patience.max(self.patience.untaken) {
             return;
         }
         let trouble = match (waits_for, self.registry.last_heard(host)) {

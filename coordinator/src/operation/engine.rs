@@ -8,16 +8,14 @@ use hostler_common::id::{HostName, HypervisorId, OperationId, ResourceName};
 use hostler_common::operation::OperationKind;
 use hostler_common::units::UnixMillis;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::locks::{Lock, QUEUE_AT_MOST};
 use super::record::{Logs, OperationRecord, StoredRequest};
-use super::state::{Effect, End, Event, IllegalTransition, Lease, Life, Limits, Phase, next};
-use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction, Write};
-
-/// The longest log line that is stored, in bytes.
-const LINE_AT_MOST: usize = 4096;
+use super::sentences;
+use super::state::{Effect, Event, IllegalTransition, Lease, Life, Limits, Phase, next};
+use crate::store::json::{self, RecordError};
+use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction};
 
 /// Decides and commits. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,18 +89,15 @@ pub enum EngineError {
         /// Its host.
         host: HostName,
     },
-    /// The store failed. Nothing happened.
-    #[error("cannot store it")]
-    Store(#[from] StoreError),
-    /// What is stored cannot be read.
-    #[error("the stored {key} cannot be read by this version")]
-    Unreadable {
-        /// Its key.
-        key: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// The store failed, or holds what cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        Self::Record(error.into())
+    }
 }
 
 /// A stored value, and the revision that its next write compares with.
@@ -148,7 +143,7 @@ impl Engine {
             modified,
         } = read_lock(&resource, entry)?;
         if let Some(id) = lock.attention {
-            return Ok(Submitted::Refused(attention_sentence(&resource, id)));
+            return Ok(Submitted::Refused(sentences::attention(&resource, id)));
         }
         let mut waits_for = None;
         if let Some(last) = lock.queue.last().copied() {
@@ -178,7 +173,7 @@ impl Engine {
         put(transaction, Lock::key(&resource), &lock, modified);
         transaction
             .writes
-            .push(write(OperationRecord::key(record.id), &record));
+            .push(json::put(OperationRecord::key(record.id), &record));
         Ok(Submitted::New(Box::new(record)))
     }
 
@@ -195,7 +190,7 @@ impl Engine {
     ) -> Result<Lease, EngineError> {
         let record = self
             .change(id, Some(host), Event::Proposed(proposal), |_| {
-                (!log.is_empty()).then(|| log.to_owned())
+                (!log.is_empty()).then(|| sentences::line(log))
             })
             .await?;
         match record.life.phase {
@@ -262,7 +257,7 @@ impl Engine {
                 record.fence = lease.fence;
             }
             if let Some(line) = message(&record) {
-                record.logs.push(now, bounded(line));
+                record.logs.push(now, line);
             }
             let mut transaction = Transaction::default();
             let lock_before = lock.clone();
@@ -313,7 +308,7 @@ impl Engine {
             record.ended_at = Some(now);
             record.logs.push(
                 now,
-                format!("not begun: {}", attention_sentence(&record.resource, attention)),
+                format!("not begun: {}", sentences::attention(&record.resource, attention)),
             );
             put(transaction, OperationRecord::key(waiting), &record, modified);
         }
@@ -340,7 +335,7 @@ impl Engine {
         let entry = self.store.get(&OperationRecord::key(id)).await?;
         let entry = entry.ok_or(EngineError::NoSuchOperation { id })?;
         Ok(Held {
-            value: parse(&entry)?,
+            value: json::read(&entry)?,
             modified: entry.modified,
         })
     }
@@ -350,30 +345,12 @@ impl Engine {
     }
 }
 
-/// Reads a stored value.
-///
-/// # Errors
-/// When a later version wrote it, or it is damaged.
-pub fn parse<T: DeserializeOwned>(entry: &Entry) -> Result<T, EngineError> {
-    serde_json::from_slice(&entry.value).map_err(|source| EngineError::Unreadable {
-        key: entry.key.clone(),
-        source,
-    })
-}
-
-/// Writes a value as it is stored.
-pub fn write<T: Serialize>(key: String, value: &T) -> Write {
-    // Our records hold only strings, numbers, lists and string-keyed maps, which always serialise.
-    let value = serde_json::to_vec(value).expect("records serialise");
-    Write::Put { key, value }
-}
-
 fn put<T: Serialize>(transaction: &mut Transaction, key: String, value: &T, modified: Revision) {
     transaction.compares.push(Compare {
         key: key.clone(),
         modified,
     });
-    transaction.writes.push(write(key, value));
+    transaction.writes.push(json::put(key, value));
 }
 
 fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>, EngineError> {
@@ -384,7 +361,7 @@ fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>
     );
     match entry {
         Some(entry) => Ok(Held {
-            value: parse(&entry)?,
+            value: json::read(&entry)?,
             modified: entry.modified,
         }),
         None => Ok(Held {
@@ -428,33 +405,4 @@ fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>)
         logs,
         ended_at: None,
     }
-}
-
-/// Why nothing runs on a resource that needs attention, and the way out.
-pub fn attention_sentence(resource: &ResourceName, id: OperationId) -> String {
-    format!(
-        "{resource} needs attention since operation {id}: see `hostler operations show {id}`, look at the host, then `hostler operations resolve {id} --note …`"
-    )
-}
-
-/// How an operation ended, for its last line.
-pub fn ending(record: &OperationRecord, said: &str) -> String {
-    match record.end() {
-        Some(End::NeedsAttention) => {
-            format!("{said}; {}", attention_sentence(&record.resource, record.id))
-        }
-        Some(End::Completed | End::Failed) | None => said.to_owned(),
-    }
-}
-
-fn bounded(mut line: String) -> String {
-    if line.len() > LINE_AT_MOST {
-        let cut = (0..=LINE_AT_MOST)
-            .rev()
-            .find(|at| line.is_char_boundary(*at))
-            .unwrap_or(0);
-        line.truncate(cut);
-        line.push('…');
-    }
-    line
 }

@@ -1,10 +1,11 @@
 //! Pages of operations, newest first.
 
 use hostler_common::id::{OperationId, ResourceName};
+use hostler_common::rpc::hostler::fleet::v1 as fleet;
 
-use super::engine::{EngineError, parse};
-use super::record::{OperationRecord, PREFIX};
+use super::record::{Include, OperationRecord, PREFIX};
 use crate::registry::Registry;
+use crate::store::json::{self, RecordError};
 use crate::store::{Order, Range, Store};
 
 /// Operations read from the store at once.
@@ -22,8 +23,8 @@ pub struct Filter {
 /// Some operations.
 #[derive(Debug)]
 pub struct Page {
-    /// Newest first.
-    pub operations: Vec<OperationRecord>,
+    /// Newest first, without logs.
+    pub operations: Vec<fleet::Operation>,
     /// Where the next page begins; None after the last.
     pub next: Option<OperationId>,
 }
@@ -38,28 +39,28 @@ pub async fn page(
     filter: &Filter,
     beyond: Option<OperationId>,
     at_most: usize,
-) -> Result<Page, EngineError> {
+) -> Result<Page, RecordError> {
     let wanted = |record: &OperationRecord| {
         filter
             .resource
             .as_ref()
             .is_none_or(|name| *name == record.resource)
     };
-    let mut operations = Vec::new();
+    let mut summaries = Vec::new();
     if filter.unended {
         let all = registry.operations();
         let older = all
             .iter()
             .filter(|record| beyond.is_none_or(|id| record.id < id) && wanted(record));
-        operations.extend(
+        summaries.extend(
             older
                 .take(at_most + 1)
-                .map(|record| OperationRecord::clone(record)),
+                .map(|record| (record.id, record.to_rpc(Include::Summary))),
         );
     } else {
         let mut beyond = beyond.map(OperationRecord::key);
         // One more than asked for tells whether there is another page.
-        while operations.len() <= at_most {
+        while summaries.len() <= at_most {
             let range = Range {
                 prefix: PREFIX.to_owned(),
                 beyond,
@@ -70,15 +71,18 @@ pub async fn page(
             let Some(last) = entries.last() else { break };
             beyond = Some(last.key.clone());
             for entry in &entries {
-                let record: OperationRecord = parse(entry)?;
+                let record: OperationRecord = json::read(entry)?;
                 if wanted(&record) {
-                    operations.push(record);
+                    summaries.push((record.id, record.to_rpc(Include::Summary)));
                 }
             }
         }
     }
-    let more = operations.len() > at_most;
-    operations.truncate(at_most);
-    let next = operations.last().filter(|_| more).map(|record| record.id);
-    Ok(Page { operations, next })
+    let more = summaries.len() > at_most;
+    summaries.truncate(at_most);
+    let next = summaries.last().filter(|_| more).map(|(id, _)| *id);
+    Ok(Page {
+        operations: summaries.into_iter().map(|(_, summary)| summary).collect(),
+        next,
+    })
 }

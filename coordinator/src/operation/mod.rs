@@ -5,5 +5,6 @@ pub mod history;
 pub mod locks;
 pub mod record;
 pub mod retention;
+pub mod sentences;
 pub mod state;
 pub mod watch;

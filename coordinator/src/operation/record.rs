@@ -19,8 +19,10 @@ use super::state::{End, Life, Phase};
 /// Where operations lie in the store.
 pub const PREFIX: &str = "/operations/";
 
-/// Lines kept of one operation. Progress beyond them drops the oldest but the first.
-const LOGS_AT_MOST: usize = 500;
+/// Lines kept of one operation, and their bytes. Progress beyond them drops the oldest but the first: each line
+/// writes the whole record.
+const LINES_AT_MOST: usize = 300;
+const LINE_BYTES_AT_MOST: usize = 32 * 1024;
 
 /// One durable request on one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,14 +101,15 @@ pub struct Log {
 impl Logs {
     /// Appends a line.
     pub fn push(&mut self, at: UnixMillis, message: impl Into<String>) {
-        if self.lines.len() >= LOGS_AT_MOST {
+        let message = message.into();
+        let bytes = |lines: &[Log]| lines.iter().map(|log| log.message.len()).sum::<usize>();
+        while self.lines.len() > 1
+            && (self.lines.len() >= LINES_AT_MOST || bytes(&self.lines) + message.len() > LINE_BYTES_AT_MOST)
+        {
             self.lines.remove(1);
             self.dropped += 1;
         }
-        self.lines.push(Log {
-            at,
-            message: message.into(),
-        });
+        self.lines.push(Log { at, message });
     }
 
     /// How many lines there have been.
@@ -214,16 +217,16 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers_when_old_ones_are_dropped() {
         let mut logs = Logs::default();
-        for line in 0..LOGS_AT_MOST + 10 {
+        for line in 0..LINES_AT_MOST + 10 {
             logs.push(UnixMillis(0), line.to_string());
         }
-        assert_eq!(logs.count(), LOGS_AT_MOST as u64 + 10);
+        assert_eq!(logs.count(), LINES_AT_MOST as u64 + 10);
         assert_eq!(logs.after(0)[0].message, "0");
         let seen = logs.count() - 2;
         let last: Vec<_> = logs.after(seen).iter().map(|log| log.message.clone()).collect();
         assert_eq!(
             last,
-            [(LOGS_AT_MOST + 8).to_string(), (LOGS_AT_MOST + 9).to_string()]
+            [(LINES_AT_MOST + 8).to_string(), (LINES_AT_MOST + 9).to_string()]
         );
         assert_eq!(logs.after(5)[0].message, "11", "what was dropped is skipped");
         assert!(logs.after(u64::MAX).is_empty());

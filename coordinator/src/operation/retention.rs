@@ -8,9 +8,9 @@ use hostler_common::units::UnixMillis;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::engine::{EngineError, parse};
 use super::record::{OperationRecord, PREFIX};
 use super::state::End;
+use crate::store::json::{self, RecordError};
 use crate::store::{Compare, Order, Range, Store, Transaction, Write};
 
 /// How often is looked.
@@ -50,7 +50,7 @@ pub fn spawn(store: Store, retention: Retention, tasks: &mut JoinSet<()>) {
 ///
 /// # Errors
 /// When the store fails; what was removed until then stays removed.
-pub async fn clean(store: &Store, retention: Retention, now: UnixMillis) -> Result<usize, EngineError> {
+pub async fn clean(store: &Store, retention: Retention, now: UnixMillis) -> Result<usize, RecordError> {
     let (mut kept, mut removed, mut beyond) = (0, 0, None);
     loop {
         let range = Range {
@@ -66,7 +66,7 @@ pub async fn clean(store: &Store, retention: Retention, now: UnixMillis) -> Resu
         beyond = Some(last.key.clone());
         let mut transaction = Transaction::default();
         for entry in &entries {
-            let record: OperationRecord = parse(entry)?;
+            let record: OperationRecord = json::read(entry)?;
             if matches!(record.end(), Some(End::Completed | End::Failed)) {
                 let old = record.ended_at.is_some_and(|at| at.until(now) > retention.age);
                 if old || kept >= retention.count {

@@ -48,7 +48,10 @@ pub struct Lease {
     pub fence: Fence,
     /// What was last proposed, in seconds. Liveness counts it on the monotonic clock.
     pub lock_for_seconds: u32,
-    /// The same on the wall clock, for people.
+    /// How often it has been renewed: what tells one renewal from another, whatever the clocks do.
+    #[serde(default)]
+    pub renewals: u64,
+    /// When it ends on the wall clock, for people.
     pub locked_until: UnixMillis,
     /// n0stack's `is_disabled_cancel`.
     pub is_disabled_cancel: bool,
@@ -172,7 +175,7 @@ pub fn next(
             let raised = fence.next();
             Ok((
                 Life {
-                    phase: Active(lease(proposal, raised)),
+                    phase: Active(lease(proposal, raised, 0)),
                     attempts: attempts + 1,
                 },
                 vec![Do::RaiseFence(raised)],
@@ -183,7 +186,7 @@ pub fn next(
         }),
         // Zero: the holder asks again because it lost the answer.
         (Active(held), On::Proposed(proposal)) if proposal.fence == held.fence || proposal.fence.0 == 0 => {
-            to(Active(lease(proposal, held.fence)), vec![])
+            to(Active(lease(proposal, held.fence, held.renewals + 1)), vec![])
         }
         (Active(_), On::Proposed(proposal)) => Err(No::FormerHolder {
             theirs: proposal.fence,
@@ -218,12 +221,13 @@ pub fn next(
     }
 }
 
-fn lease(proposal: Proposal, fence: Fence) -> Lease {
+fn lease(proposal: Proposal, fence: Fence, renewals: u64) -> Lease {
     let lasts = Duration::from_secs(u64::from(proposal.lock_for_seconds));
     Lease {
         token: proposal.token,
         fence,
         lock_for_seconds: proposal.lock_for_seconds,
+        renewals,
         locked_until: proposal.now.plus(lasts),
         is_disabled_cancel: proposal.is_disabled_cancel,
     }
@@ -246,11 +250,11 @@ mod tests {
     }
 
     fn active(token: &str, fence: u64) -> Phase {
-        Phase::Active(lease(proposal(token, 0), Fence(fence)))
+        Phase::Active(lease(proposal(token, 0), Fence(fence), 0))
     }
 
     fn expired(token: &str, fence: u64) -> Event {
-        Event::LeaseExpired(lease(proposal(token, 0), Fence(fence)))
+        Event::LeaseExpired(lease(proposal(token, 0), Fence(fence), 0))
     }
 
     fn phases() -> Vec<Phase> {
@@ -380,5 +384,91 @@ mod tests {
             (lease.fence, lease.locked_until, effects),
             (Fence(7), UnixMillis(80_000), vec![])
         );
+    }
+
+    #[test]
+    fn what_the_diagram_shows_can_happen_and_nothing_else() {
+        let mut possible = Vec::new();
+        for phase in phases() {
+            for event in events() {
+                let life = Life {
+                    phase: phase.clone(),
+                    attempts: 1,
+                };
+                if let Ok((after, _)) = next(LIMITS, Fence(7), &life, event.clone()) {
+                    let event = format!("{event:?}");
+                    let name = |phase: &Phase| match phase {
+                        Phase::Scheduled => "Scheduled".to_owned(),
+                        Phase::Active(_) => "Active".to_owned(),
+                        Phase::Ended(end) => format!("{end:?}"),
+                    };
+                    let event = event.split([' ', '(']).next().unwrap().to_owned();
+                    possible.push(format!("{} {event} {}", name(&phase), name(&after.phase)));
+                }
+            }
+        }
+        possible.sort();
+        possible.dedup();
+        assert_eq!(
+            possible,
+            [
+                "Active Finished Completed",
+                "Active Finished Failed",
+                "Active Finished NeedsAttention",
+                "Active LeaseExpired Scheduled",
+                "Active Proposed Active",
+                "NeedsAttention Resolved Failed",
+                "Scheduled Barred Failed",
+                "Scheduled HostAbsent NeedsAttention",
+                "Scheduled Proposed Active",
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        /// Any sequence of events of three processes: fences only grow, each holder has its own, an end is final.
+        #[test]
+        fn any_sequence_of_events_keeps_the_invariants(
+            choices in proptest::collection::vec((0..6usize, 0..3usize, 0..4u64), 0..60)
+        ) {
+            let mut life = Life { phase: Phase::Scheduled, attempts: 0 };
+            let mut fence = Fence(0);
+            let mut holders: Vec<(Fence, ProcessToken)> = Vec::new();
+            for (kind, who, back) in choices {
+                let token: ProcessToken = ["a", "b", "c"][who].parse().unwrap();
+                let claimed = Fence(fence.0.saturating_sub(back));
+                let end = [End::Completed, End::Failed, End::NeedsAttention][who];
+                let event = match kind {
+                    0 => Event::Proposed(Proposal { token, fence: claimed, ..proposal("a", 0) }),
+                    1 => Event::Finished { token, fence: claimed, end },
+                    2 => match &life.phase {
+                        Phase::Active(lease) => Event::LeaseExpired(lease.clone()),
+                        Phase::Scheduled | Phase::Ended(_) => expired("a", claimed.0),
+                    },
+                    3 => Event::HostAbsent,
+                    4 => Event::Barred,
+                    _ => Event::Resolved,
+                };
+                let ended = matches!(life.phase, Phase::Ended(_));
+                let Ok((after, effects)) = next(LIMITS, fence, &life, event.clone()) else { continue };
+                proptest::prop_assert!(!ended || event == Event::Resolved, "invariant_an_end_is_final");
+                for effect in effects {
+                    if let Effect::RaiseFence(raised) = effect {
+                        proptest::prop_assert!(raised > fence, "invariant_fences_grow");
+                        fence = raised;
+                    }
+                }
+                if let Phase::Active(lease) = &after.phase {
+                    proptest::prop_assert_eq!(lease.fence, fence, "invariant_the_holder_has_the_newest_fence");
+                    holders.push((lease.fence, lease.token.clone()));
+                }
+                proptest::prop_assert!(after.attempts <= LIMITS.max_attempts, "invariant_attempts_are_bounded");
+                life = after;
+            }
+            for (fence, token) in &holders {
+                let same = holders.iter().filter(|(other, _)| other == fence).all(|(_, other)| other == token);
+                proptest::prop_assert!(same, "invariant_one_holder_a_fence");
+            }
+        }
     }
 }

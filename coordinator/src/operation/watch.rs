@@ -25,9 +25,9 @@ pub struct News {
 
 /// From which line on an operation is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Start {
     /// From its first.
-    Begin,
+    First,
     /// With a word that it is under way, then its last line and what follows.
     Attach,
 }
@@ -43,7 +43,7 @@ struct Follower {
 }
 
 enum State {
-    First(From),
+    First(Start),
     Following,
     Over,
 }
@@ -53,7 +53,7 @@ pub fn follow(
     engine: Engine,
     registry: Registry,
     id: OperationId,
-    from: From,
+    from: Start,
 ) -> impl Stream<Item = Result<News, EngineError>> + Send {
     // Subscribed before the record is read: a change in between is seen twice, and told once by its number.
     let followed = registry.follow(id);
@@ -90,13 +90,13 @@ impl Follower {
         }
     }
 
-    async fn begin(&mut self, from: From) -> Result<(), EngineError> {
+    async fn begin(&mut self, from: Start) -> Result<(), EngineError> {
         let record = match self.registry.operation(self.id) {
             Some(record) => record,
             None => self.read().await?,
         };
         self.state = State::Following;
-        if from == From::Attach {
+        if from == Start::Attach {
             self.seen = record.logs.count().saturating_sub(1);
             let message = format!(
                 "operation {}: {} {}, asked for by {} at {}, is under way",

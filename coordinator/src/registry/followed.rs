@@ -31,7 +31,7 @@ impl Slots {
     }
 
     pub(super) fn follow(&self, id: OperationId) -> Followed {
-        let latest = self.lock().entry(id).or_default().subscribe();
+        let latest = Some(self.lock().entry(id).or_default().subscribe());
         Followed {
             slots: self.clone(),
             id,
@@ -58,23 +58,28 @@ impl Slots {
 pub struct Followed {
     slots: Slots,
     id: OperationId,
-    latest: watch::Receiver<Latest>,
+    /// None only while it is dropped.
+    latest: Option<watch::Receiver<Latest>>,
 }
 
 impl Followed {
     /// The operation after the next change. Cancel-safe.
     pub async fn changed(&mut self) -> Latest {
+        let Some(latest) = &mut self.latest else {
+            return Latest::Unknown;
+        };
         // The slot lives as long as this follower.
-        let _ = self.latest.changed().await;
-        self.latest.borrow_and_update().clone()
+        let _ = latest.changed().await;
+        latest.borrow_and_update().clone()
     }
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
         let mut slots = self.slots.lock();
-        // One is this follower itself.
-        if slots.get(&self.id).is_some_and(|slot| slot.receiver_count() <= 1) {
+        // Under the lock, so that of two that go at once one sees that it is the last.
+        self.latest = None;
+        if slots.get(&self.id).is_some_and(|slot| slot.receiver_count() == 0) {
             slots.remove(&self.id);
         }
     }

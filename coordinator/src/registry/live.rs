@@ -12,6 +12,8 @@ pub type Reported = HashMap<HypervisorId, Vec<Domain>>;
 /// One host since the coordinator started.
 #[derive(Debug)]
 pub struct HostLive {
+    /// Of its newest session.
+    epoch: Epoch,
     session: Session,
     agent_version: String,
     last_heard: UnixMillis,
@@ -20,7 +22,7 @@ pub struct HostLive {
 
 #[derive(Debug)]
 enum Session {
-    Connected(Epoch),
+    Connected,
     Gone,
 }
 
@@ -38,7 +40,8 @@ pub enum Presence {
 impl HostLive {
     pub(super) fn connected(epoch: Epoch, agent_version: &str) -> Self {
         Self {
-            session: Session::Connected(epoch),
+            epoch,
+            session: Session::Connected,
             agent_version: agent_version.to_owned(),
             last_heard: UnixMillis::now(),
             reported: Reported::new(),
@@ -61,16 +64,18 @@ impl HostLive {
         changed
     }
 
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        match self.session {
-            Session::Connected(epoch) => Some(epoch),
-            Session::Gone => None,
-        }
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The session of `epoch` is the newest, and has not ended.
+    pub(super) fn is_connected_as(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch && self.presence() == Presence::Connected
     }
 
     pub(super) fn presence(&self) -> Presence {
         match self.session {
-            Session::Connected(_) => Presence::Connected,
+            Session::Connected => Presence::Connected,
             Session::Gone => Presence::Gone,
         }
     }

@@ -1,29 +1,31 @@
-//! Keeps the fleet in memory equal to the store: loads it once, then follows the store's events.
+//! Keeps the fleet in memory equal to the store: loads it once, then follows the store's transactions.
 
 use std::sync::Arc;
 
+use hostler_common::error::Chain;
 use hostler_common::id::{HypervisorId, OperationId, ResourceName};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::{Change, Fleet, Held, HypervisorRecord, PREFIX, Registry};
-use crate::operation::engine::{EngineError, parse};
 use crate::operation::locks::{self, Lock};
 use crate::operation::record::{self, OperationRecord};
-use crate::store::{Entry, Event, Order, Range, Store, Watch};
+use crate::store::json::{self, RecordError};
+use crate::store::{Event, Order, Range, Revision, Store, Watch, Write};
 
-/// Loads the fleet and starts following it in `tasks`. The task ends when the store is closed.
+/// Loads the fleet and starts following it in `tasks`.
 ///
 /// # Errors
 /// When the store cannot be read, or holds what this version cannot read: then nothing is served.
-pub async fn spawn(store: Store, tasks: &mut JoinSet<()>) -> Result<Registry, EngineError> {
+pub async fn spawn(store: Store, tasks: &mut JoinSet<()>) -> Result<Registry, RecordError> {
     let registry = Registry::new();
-    let watch = store.watch("/");
+    let watch = store.watch();
     load(&store, &registry).await?;
     tasks.spawn(follow(store, registry.clone(), watch));
     Ok(registry)
 }
 
-async fn load(store: &Store, registry: &Registry) -> Result<(), EngineError> {
+async fn load(store: &Store, registry: &Registry) -> Result<(), RecordError> {
     let all = |prefix: &str| Range {
         prefix: prefix.to_owned(),
         beyond: None,
@@ -34,36 +36,34 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), EngineError> {
     let (lock_entries, _) = store.list(all(locks::PREFIX)).await?;
     let mut fleet = Fleet::default();
     for entry in &hypervisors {
-        let value: HypervisorRecord = parse(entry)?;
-        fleet.hypervisors.insert(
-            value.id.clone(),
-            Held {
-                value,
-                modified: entry.modified,
-            },
-        );
+        let value: HypervisorRecord = json::read(entry)?;
+        let modified = entry.modified;
+        fleet
+            .hypervisors
+            .insert(value.id.clone(), Held { value, modified });
     }
     for entry in &lock_entries {
         let Some(resource) = resource_of(&entry.key) else {
             continue;
         };
-        let value: Lock = parse(entry)?;
+        let value: Lock = json::read(entry)?;
         let keys: Vec<_> = value.queue.iter().map(|id| OperationRecord::key(*id)).collect();
         for entry in store.get_many(keys).await?.into_iter().flatten() {
-            let record: OperationRecord = parse(&entry)?;
-            let held = Held {
-                value: Arc::new(record),
-                modified: entry.modified,
-            };
-            fleet.operations.insert(held.value.id, held);
+            let record: OperationRecord = json::read(&entry)?;
+            // One may have ended since its lock was read; its event follows.
+            if record.end().is_none() {
+                let modified = entry.modified;
+                fleet.operations.insert(
+                    record.id,
+                    Held {
+                        value: Arc::new(record),
+                        modified,
+                    },
+                );
+            }
         }
-        fleet.locks.insert(
-            resource,
-            Held {
-                value,
-                modified: entry.modified,
-            },
-        );
+        let modified = entry.modified;
+        fleet.locks.insert(resource, Held { value, modified });
     }
     registry.write(|current| {
         fleet.hosts = std::mem::take(&mut current.hosts);
@@ -77,33 +77,52 @@ async fn follow(store: Store, registry: Registry, mut watch: Watch) {
     loop {
         match watch.next().await {
             Ok(Some(event)) => {
-                if let Some(change) = registry.write(|fleet| apply(fleet, &event)) {
-                    registry.tell(change);
+                // All of a transaction at once: nobody sees half of it.
+                let taken = registry.write(|fleet| apply(fleet, &event));
+                registry.taken.send_replace(event.revision);
+                for taken in taken {
+                    registry.tell(match taken {
+                        Taken::Hypervisor(id) => Change::Hypervisor(id),
+                        Taken::Operation(record) => {
+                            registry.followed.tell(&record);
+                            Change::Operation(record.resource.clone())
+                        }
+                    });
                 }
-                registry.taken.send_if_modified(|taken| {
-                    let newer = event.revision > *taken;
-                    *taken = event.revision.max(*taken);
-                    newer
-                });
             }
             Ok(None) => return,
             Err(_lagged) => {
                 tracing::warn!("the mirror of the store fell behind; reading it again");
                 if let Err(error) = load(&store, &registry).await {
                     // The process ends with this task, and begins again with a clean load.
-                    tracing::error!(error = %hostler_common::error::Chain(&error), "cannot read the store");
+                    tracing::error!(error = %Chain(&error), "cannot read the store");
                     return;
                 }
+                registry.followed.tell_all_unknown();
                 registry.tell(Change::Everything);
             }
         }
     }
 }
 
-/// Takes one event, unless what is known is as new.
-fn apply(fleet: &mut Fleet, event: &Event) -> Option<Change> {
-    let modified = event.revision;
-    if let Some(id) = event.key.strip_prefix(PREFIX) {
+/// What the mirror took from one write.
+enum Taken {
+    Hypervisor(HypervisorId),
+    Operation(Arc<OperationRecord>),
+}
+
+fn apply(fleet: &mut Fleet, event: &Event) -> Vec<Taken> {
+    event
+        .writes
+        .iter()
+        .filter_map(|write| take(fleet, write, event.revision))
+        .collect()
+}
+
+/// Takes one write, unless what is known is as new.
+fn take(fleet: &mut Fleet, write: &Write, modified: Revision) -> Option<Taken> {
+    let key = write.key();
+    if let Some(id) = key.strip_prefix(PREFIX) {
         let id: HypervisorId = id.parse().ok()?;
         if fleet
             .hypervisors
@@ -112,13 +131,13 @@ fn apply(fleet: &mut Fleet, event: &Event) -> Option<Change> {
         {
             return None;
         }
-        match decode(event)? {
+        match value(write)? {
             Some(value) => drop(fleet.hypervisors.insert(id.clone(), Held { value, modified })),
             None => drop(fleet.hypervisors.remove(&id)),
         }
-        return Some(Change::Hypervisor(id));
+        return Some(Taken::Hypervisor(id));
     }
-    if let Some(resource) = resource_of(&event.key) {
+    if let Some(resource) = resource_of(key) {
         if fleet
             .locks
             .get(&resource)
@@ -126,13 +145,13 @@ fn apply(fleet: &mut Fleet, event: &Event) -> Option<Change> {
         {
             return None;
         }
-        match decode(event)? {
+        match value(write)? {
             Some(value) => drop(fleet.locks.insert(resource.clone(), Held { value, modified })),
             None => drop(fleet.locks.remove(&resource)),
         }
-        return Some(Change::Hypervisor(HypervisorId::from(&resource)));
+        return Some(Taken::Hypervisor(HypervisorId::from(&resource)));
     }
-    if let Some(id) = event.key.strip_prefix(record::PREFIX) {
+    if let Some(id) = key.strip_prefix(record::PREFIX) {
         let id: OperationId = id.parse().ok()?;
         if fleet
             .operations
@@ -142,7 +161,7 @@ fn apply(fleet: &mut Fleet, event: &Event) -> Option<Change> {
             return None;
         }
         // A removed one had ended before, and nobody follows it.
-        let value: Arc<OperationRecord> = Arc::new(decode(event)??);
+        let value: Arc<OperationRecord> = Arc::new(value(write)??);
         match value.end() {
             None => drop(fleet.operations.insert(
                 id,
@@ -153,25 +172,20 @@ fn apply(fleet: &mut Fleet, event: &Event) -> Option<Change> {
             )),
             Some(_) => drop(fleet.operations.remove(&id)),
         }
-        return Some(Change::Operation(value));
+        return Some(Taken::Operation(value));
     }
     None
 }
 
-/// The value of an event: outer None when it cannot be read.
-fn decode<T: serde::de::DeserializeOwned>(event: &Event) -> Option<Option<T>> {
-    let Some(value) = &event.value else {
+/// The value of a write: outer None when it cannot be read.
+fn value<T: DeserializeOwned>(write: &Write) -> Option<Option<T>> {
+    let Write::Put { key, value } = write else {
         return Some(None);
     };
-    let entry = Entry {
-        key: event.key.clone(),
-        value: value.clone(),
-        modified: event.revision,
-    };
-    match parse(&entry) {
+    match json::read_value(key, value) {
         Ok(value) => Some(Some(value)),
         Err(error) => {
-            tracing::error!(error = %hostler_common::error::Chain(&error), "a stored value is passed over");
+            tracing::error!(error = %Chain(&error), "a stored value is passed over");
             None
         }
     }

@@ -27,7 +27,7 @@ use crate::operation::locks::Lock;
 use crate::operation::record::OperationRecord;
 use crate::store::Revision;
 
-/// Changes that a follower may be behind before it has to read everything again. Values are shared.
+/// Changes that a follower may be behind before it has to read everything again. Each is a name.
 const BEHIND_AT_MOST: usize = 2048;
 
 /// Something about the fleet changed, and can be read already.
@@ -35,8 +35,8 @@ const BEHIND_AT_MOST: usize = 2048;
 pub enum Change {
     /// A hypervisor's record, lock or connection.
     Hypervisor(HypervisorId),
-    /// An operation, as it is now.
-    Operation(Arc<OperationRecord>),
+    /// An operation on this resource.
+    Operation(ResourceName),
     /// A host's session began or ended.
     Host(HostName),
     /// Changes were missed: read everything again.
@@ -87,11 +87,6 @@ impl Registry {
     }
 
     fn tell(&self, change: Change) {
-        match &change {
-            Change::Operation(record) => self.followed.tell(record),
-            Change::Everything => self.followed.tell_all_unknown(),
-            Change::Hypervisor(_) | Change::Host(_) => {}
-        }
         // An error means that nobody follows.
         let _ = self.changes.send(change);
     }
@@ -112,9 +107,20 @@ impl Registry {
         let _ = self.taken.subscribe().wait_for(|taken| *taken >= revision).await;
     }
 
-    /// The host that a hypervisor is enrolled under.
-    pub fn host_of(&self, id: &HypervisorId) -> Option<HostName> {
-        self.read(|fleet| fleet.hypervisors.get(id).map(|held| held.value.host.clone()))
+    /// One hypervisor as stored.
+    pub fn record(&self, id: &HypervisorId) -> Option<HypervisorRecord> {
+        self.read(|fleet| fleet.hypervisors.get(id).map(|held| held.value.clone()))
+    }
+
+    /// How many hypervisors are enrolled under `host`.
+    pub fn count_of(&self, host: &HostName) -> usize {
+        self.read(|fleet| {
+            fleet
+                .hypervisors
+                .values()
+                .filter(|held| held.value.host == *host)
+                .count()
+        })
     }
 
     /// One hypervisor as clients see it.
@@ -122,7 +128,17 @@ impl Registry {
         self.read(|fleet| fleet.hypervisors.get(id).map(|held| view::of(fleet, &held.value)))
     }
 
-    /// Maps every hypervisor, ordered by id, without copying the fleet.
+    /// The hypervisor with the smallest id beyond `after`: for walks that hold nothing of the fleet.
+    pub fn hypervisor_after(&self, after: Option<&HypervisorId>) -> Option<HypervisorView> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.read(|fleet| {
+            let begin = after.map_or(Unbounded, Excluded);
+            let (_, held) = fleet.hypervisors.range((begin, Unbounded)).next()?;
+            Some(view::of(fleet, &held.value))
+        })
+    }
+
+    /// Maps every hypervisor, ordered by id.
     pub fn map_hypervisors<T>(&self, map: impl Fn(&HypervisorView) -> T) -> Vec<T> {
         self.read(|fleet| {
             fleet
@@ -165,21 +181,27 @@ impl Registry {
         })
     }
 
-    /// A host's session began.
+    /// A host's session began. Nothing happens when a newer one has begun: tasks may come out of order.
     pub fn connected(&self, host: &HostName, epoch: Epoch, agent_version: &str) {
-        self.write(|fleet| {
+        let begun = self.write(|fleet| {
+            if fleet.hosts.get(host).is_some_and(|live| live.epoch() > epoch) {
+                return false;
+            }
             fleet
                 .hosts
                 .insert(host.clone(), HostLive::connected(epoch, agent_version));
+            true
         });
-        self.tell(Change::Host(host.clone()));
-        self.tell_hypervisors_of(host);
+        if begun {
+            self.tell(Change::Host(host.clone()));
+            self.tell_hypervisors_of(host);
+        }
     }
 
     /// A host's session ended. Nothing happens when a newer one has begun.
     pub fn disconnected(&self, host: &HostName, epoch: Epoch) {
         let ended = self.write(|fleet| match fleet.hosts.get_mut(host) {
-            Some(live) if live.epoch() == Some(epoch) => {
+            Some(live) if live.is_connected_as(epoch) => {
                 live.disconnect();
                 true
             }
@@ -206,7 +228,7 @@ impl Registry {
             fleet
                 .hosts
                 .get_mut(host)
-                .is_some_and(|live| live.epoch() == Some(epoch) && live.report(reported))
+                .is_some_and(|live| live.is_connected_as(epoch) && live.report(reported))
         });
         if changed {
             self.tell_hypervisors_of(host);

@@ -8,8 +8,8 @@ use hostler_common::rpc::operations::v1::{
 };
 
 use super::{Fleet, HostLive, HypervisorRecord, Observed, Presence};
-use crate::operation::engine::attention_sentence;
 use crate::operation::locks::Lock;
+use crate::operation::sentences;
 
 /// One hypervisor with what is known of it now. Borrows nothing, copies the record.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ fn state(
     use HypervisorState::{AvailableToCreate, AvailableToDestroy, Unknown};
     let host = &record.host;
     if let Some(id) = lock.attention {
-        return (Unknown, attention_sentence(&(&record.id).into(), id));
+        return (Unknown, sentences::attention(&(&record.id).into(), id));
     }
     if let Some(id) = lock.queue.first() {
         let verb = fleet

@@ -9,6 +9,7 @@ use hostler_common::rpc::hostler::agent::v1::{
     Finish, FinishAnswer, Heartbeat, HostReport, Outcome, Propose, ProposeAnswer, ReportAnswer,
     SessionRequest, SessionResponse, session_request, session_response,
 };
+use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -17,15 +18,23 @@ use tonic::Streaming;
 
 use super::registry::SessionHandle;
 use super::service::SessionContext;
-use crate::operation::engine::{EngineError, ending};
+use crate::operation::engine::EngineError;
+use crate::operation::sentences::{self, ending};
 use crate::operation::state::{End, Event, IllegalTransition, Proposal};
 use crate::{enroll, registry::Registry};
 
 /// Heartbeats without an answer after which an agent is taken for gone.
 const SILENT_HEARTBEATS: u32 = 3;
 
-/// The longest and shortest lock that an agent may propose, in seconds.
-const LOCK_SECONDS: std::ops::RangeInclusive<u32> = 1..=3600;
+/// An agent may propose a lock of so many times the configured lease, for a back-off, and no more: nobody else
+/// may touch the hypervisor meanwhile.
+const LEASES_AT_MOST: u32 = 10;
+
+/// Refused hypervisors that one session's log names.
+const REFUSALS_LOGGED_AT_MOST: usize = 32;
+
+/// Refused proposals and ends that are logged, of all agents.
+static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
 
 pub(super) struct Conversation {
     context: SessionContext,
@@ -78,9 +87,10 @@ impl Conversation {
         let end = self.handle.end.clone();
         loop {
             // Cancel-safe: each arm only waits; the message that an arm yields is handled after the select.
+            // A message that waits comes before the deadline that its wait may have let pass.
             let message = tokio::select! {
+                biased;
                 () = end.cancelled() => return "replaced by a newer session, or the coordinator ends",
-                () = sleep_until(gone_at) => return "silent for three heartbeats",
                 _ = heartbeat.tick() => {
                     // A full channel means that the network is stuck; gone_at decides.
                     let message = Some(session_response::Message::Heartbeat(Heartbeat {}));
@@ -88,6 +98,7 @@ impl Conversation {
                     continue;
                 }
                 message = inbound.next() => message,
+                () = sleep_until(gone_at) => return "silent for three heartbeats",
             };
             let message = match message {
                 None => return "the agent ended the stream",
@@ -97,12 +108,12 @@ impl Conversation {
                 }
                 Some(Ok(message)) => message,
             };
-            gone_at = Instant::now() + silence;
             self.heard.send_modify(|count| *count += 1);
             self.context.registry.heard(&self.host);
             if self.handle_message(message).await.is_err() {
                 return "the agent does not take answers, or the store does not serve";
             }
+            gone_at = Instant::now() + silence;
         }
     }
 
@@ -114,7 +125,7 @@ impl Conversation {
                 let answer = self.propose(propose).await?;
                 self.send(session_response::Message::ProposeAnswer(answer)).await
             }
-            Some(Message::Finish(finish)) => match self.finish(finish).await {
+            Some(Message::Finish(finish)) => match self.finish(finish).await? {
                 Some(answer) => self.send(session_response::Message::FinishAnswer(answer)).await,
                 None => Ok(()),
             },
@@ -127,7 +138,7 @@ impl Conversation {
     }
 
     async fn report(&mut self, report: HostReport) -> Result<(), Over> {
-        match enroll::accept(&self.context.store, &self.host, report).await {
+        match enroll::accept(&self.context.store, &self.context.registry, &self.host, report).await {
             Ok(accepted) => {
                 let reported = accepted.reported.into_iter().collect();
                 self.context
@@ -137,7 +148,9 @@ impl Conversation {
                     return Ok(());
                 }
                 for refusal in &accepted.refused {
-                    if !self.logged_refusals.contains(&refusal.id) {
+                    if self.logged_refusals.len() < REFUSALS_LOGGED_AT_MOST
+                        && !self.logged_refusals.contains(&refusal.id)
+                    {
                         tracing::warn!(host = %self.host, hypervisor = refusal.id, reason = refusal.reason, "refused");
                         self.logged_refusals.push(refusal.id.clone());
                     }
@@ -176,9 +189,21 @@ impl Conversation {
         if proposal.proposing_peer_token != self.handle.token.as_str() {
             return refused("the token is not that of this session's process".into());
         }
+        if self
+            .context
+            .registry
+            .operation(id)
+            .is_some_and(|record| record.resource.as_str() != proposal.name)
+        {
+            return refused(format!(
+                "operation {id} is not on {}",
+                sentences::line(&proposal.name)
+            ));
+        }
+        let longest = u32::try_from(self.context.lease.as_secs()).unwrap_or(u32::MAX);
         let lock_for_seconds = proposal
             .lock_for_seconds
-            .clamp(*LOCK_SECONDS.start(), *LOCK_SECONDS.end());
+            .clamp(1, longest.saturating_mul(LEASES_AT_MOST));
         let wish = Proposal {
             token: self.handle.token.clone(),
             fence: Fence(propose.fence),
@@ -198,7 +223,7 @@ impl Conversation {
                 fence: lease.fence.0,
                 reason: String::new(),
             }),
-            Err(error @ (EngineError::Store(_) | EngineError::Unreadable { .. })) => {
+            Err(error @ EngineError::Record(_)) => {
                 tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "a proposal could not be stored");
                 Err(Over)
             }
@@ -210,68 +235,76 @@ impl Conversation {
     }
 
     /// None when the agent should say it again later.
-    async fn finish(&self, finish: Finish) -> Option<FinishAnswer> {
+    async fn finish(&self, finish: Finish) -> Result<Option<FinishAnswer>, Over> {
         let operation_id = finish.operation_id.clone();
-        let refused = |reason: String| FinishAnswer {
-            operation_id: operation_id.clone(),
-            accepted: false,
-            reason,
+        let answer = |accepted, reason| {
+            Ok(Some(FinishAnswer {
+                operation_id,
+                accepted,
+                reason,
+            }))
         };
         let id: OperationId = match finish.operation_id.parse() {
             Ok(id) => id,
-            Err(error) => return Some(refused(format!("{error}"))),
+            Err(error) => return answer(false, format!("{error}")),
         };
         let end = match finish.outcome() {
             Outcome::Done => End::Completed,
             Outcome::Failed => End::Failed,
             Outcome::NeedsAttention => End::NeedsAttention,
-            Outcome::Unspecified => return Some(refused("the outcome is not set".into())),
+            Outcome::Unspecified => return answer(false, "the outcome is not set".to_owned()),
         };
         let token = match finish.process_token.parse() {
             Ok(token) => token,
-            Err(error) => return Some(refused(format!("{error}"))),
+            Err(error) => return answer(false, format!("{error}")),
         };
-        let said = if finish.message.is_empty() {
-            "ended without a word".to_owned()
-        } else {
-            finish.message
+        let said = match finish.message.as_str() {
+            "" => "ended without a word".to_owned(),
+            words => sentences::line(words),
         };
-        let event = Event::Finished {
-            token,
-            fence: Fence(finish.fence),
-            end,
-        };
-        let applied = self
-            .context
-            .engine
+        let fence = Fence(finish.fence);
+        let event = Event::Finished { token, fence, end };
+        let engine = &self.context.engine;
+        match engine
             .apply(id, Some(&self.host), event, |record| ending(record, &said))
-            .await;
-        match applied {
+            .await
+        {
             Ok(record) => {
-                tracing::info!(operation = %id, hypervisor = %record.resource, ?end, message = said, "operation ended");
-                Some(FinishAnswer {
-                    operation_id,
-                    accepted: true,
-                    reason: String::new(),
-                })
+                tracing::info!(operation = %id, hypervisor = %record.resource, ?end, said, "operation ended");
+                answer(true, String::new())
             }
-            // Not held now, but it may be taken again: the agent proposes at the next offer, then repeats it.
-            Err(
-                EngineError::Illegal {
-                    source: IllegalTransition::NotHeld,
-                    ..
-                }
-                | EngineError::Store(_),
-            ) => None,
+            // Held by nobody, or under a later fence, as when the answer to a proposal was lost: the agent takes
+            // the next offer and says it again. An answer would make it forget how the operation ended.
+            Err(EngineError::Illegal {
+                source: IllegalTransition::NotHeld | IllegalTransition::FormerHolder { .. },
+                ..
+            }) => Ok(None),
+            // Said again because the answer was lost.
+            Err(EngineError::Illegal {
+                source: IllegalTransition::Ended,
+                ..
+            }) if engine
+                .get(id)
+                .await
+                .is_ok_and(|record| record.fence == fence && record.end() == Some(end)) =>
+            {
+                answer(true, String::new())
+            }
+            Err(error @ EngineError::Record(_)) => {
+                tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "an end could not be stored");
+                Err(Over)
+            }
             Err(error) => {
                 self.log_refused("end", id, &error);
-                Some(refused(Chain(&error).to_string()))
+                answer(false, Chain(&error).to_string())
             }
         }
     }
 
     fn log_refused(&self, what: &str, id: OperationId, error: &EngineError) {
-        tracing::warn!(host = %self.host, operation = %id, error = %Chain(error), "{what} refused");
+        if let Some(held_back) = REFUSALS.pass() {
+            tracing::warn!(host = %self.host, operation = %id, error = %Chain(error), held_back, "{what} refused");
+        }
     }
 
     async fn send(&self, message: session_response::Message) -> Result<(), Over> {

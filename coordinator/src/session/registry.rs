@@ -63,36 +63,55 @@ impl Sessions {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the newcomer the host's session, ending the one before it.
+    /// Makes the newcomer the host's session, ending the one before it. Its first message is `welcome`: it is
+    /// queued before anybody else can send to the session.
     ///
     /// # Errors
     /// With a sentence for the newcomer, when another living agent serves the host.
-    pub async fn enter(&self, host: &HostName, newcomer: Newcomer) -> Result<SessionHandle, String> {
-        let before = self.lock().live.get(host).cloned();
-        if let Some(before) = before
-            && before.token != newcomer.token
-            && answers(&before).await
-        {
-            return Err(format!(
-                "host {host} is served by another agent that is alive (from {}); each host runs one agent under \
-                 its own name: stop one of them, or issue a certificate for another host name",
-                before.from
-            ));
+    pub async fn enter(
+        &self,
+        host: &HostName,
+        newcomer: Newcomer,
+        welcome: impl FnOnce(Epoch) -> SessionResponse,
+    ) -> Result<SessionHandle, String> {
+        let mut probed = None;
+        loop {
+            let before = self.lock().live.get(host).cloned();
+            // Whoever came while this newcomer probed is probed too.
+            if let Some(before) = &before
+                && before.token != newcomer.token
+                && probed != Some(before.epoch)
+            {
+                if answers(before).await {
+                    return Err(format!(
+                        "host {host} is served by another agent that is alive (from {}); each host runs one agent under \
+                         its own name: stop one of them, or issue a certificate for another host name",
+                        before.from
+                    ));
+                }
+                probed = Some(before.epoch);
+                continue;
+            }
+            let mut inner = self.lock();
+            if inner.live.get(host).map(|live| live.epoch) != before.as_ref().map(|before| before.epoch) {
+                continue;
+            }
+            inner.newest = Epoch(inner.newest.0 + 1);
+            let handle = SessionHandle {
+                epoch: inner.newest,
+                token: newcomer.token,
+                from: newcomer.from,
+                outbound: newcomer.outbound,
+                heard: newcomer.heard,
+                end: newcomer.end,
+            };
+            // The channel is new and has room; an error means that the agent has hung up already.
+            let _ = handle.outbound.try_send(welcome(handle.epoch));
+            if let Some(before) = inner.live.insert(host.clone(), handle.clone()) {
+                before.end.cancel();
+            }
+            return Ok(handle);
         }
-        let mut inner = self.lock();
-        inner.newest = Epoch(inner.newest.0 + 1);
-        let handle = SessionHandle {
-            epoch: inner.newest,
-            token: newcomer.token,
-            from: newcomer.from,
-            outbound: newcomer.outbound,
-            heard: newcomer.heard,
-            end: newcomer.end,
-        };
-        if let Some(before) = inner.live.insert(host.clone(), handle.clone()) {
-            before.end.cancel();
-        }
-        Ok(handle)
     }
 
     /// The session of `epoch` has ended.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use hostler_common::id::{HostName, OperationId, ProcessToken};
+use hostler_common::id::{Epoch, HostName, OperationId, ProcessToken};
 use hostler_common::rpc::hostler::agent::v1::agent_service_server::AgentService;
 use hostler_common::rpc::hostler::agent::v1::{
     Hello, Refused, SessionRequest, SessionResponse, Welcome, session_request, session_response,
@@ -21,6 +21,7 @@ use super::conversation::Conversation;
 use super::registry::{Newcomer, Sessions};
 use crate::api::listener::Peer;
 use crate::operation::engine::{Engine, EngineError};
+use crate::operation::sentences;
 use crate::registry::Registry;
 use crate::store::Store;
 
@@ -30,9 +31,15 @@ pub const PROTOCOL: u32 = 1;
 /// How long an agent may take for its Hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Messages to one agent that wait for the network: an offer and an answer for each of its 32 operations
-/// at once, and heartbeats.
-const OUTBOUND_BOUND: usize = 128;
+/// Messages to one agent that wait for the network: an offer for each of its 256 hypervisors at the very most,
+/// answers for the 32 operations that it runs at once, and heartbeats. Offers beyond it are repeated.
+const OUTBOUND_BOUND: usize = 320;
+
+/// Journaled operations that a Hello may name: each is looked up. An agent holds at most 1024.
+const JOURNALED_AT_MOST: usize = 1024;
+
+/// The longest version that is kept, in bytes.
+const VERSION_AT_MOST: usize = 64;
 
 /// What a session needs of the coordinator.
 #[derive(Debug, Clone)]
@@ -146,22 +153,24 @@ impl Opening {
             heard: heard_watch,
             end,
         };
-        let handle = match self.context.sessions.enter(&self.host, newcomer).await {
+        let context = &self.context;
+        let welcome = |epoch: Epoch| {
+            let message = Some(session_response::Message::Welcome(Welcome {
+                epoch: epoch.0,
+                heartbeat_interval_ms: millis(context.heartbeat),
+                lease_seconds: u32::try_from(context.lease.as_secs()).unwrap_or(u32::MAX),
+                ended_operation_ids: ended,
+                now_unix_ms: UnixMillis::now().0,
+            }));
+            SessionResponse { message }
+        };
+        let handle = match context.sessions.enter(&self.host, newcomer, welcome).await {
             Ok(handle) => handle,
             Err(reason) => return self.refuse(&outbound, reason).await,
         };
-        let welcome = Welcome {
-            epoch: handle.epoch.0,
-            heartbeat_interval_ms: millis(self.context.heartbeat),
-            lease_seconds: u32::try_from(self.context.lease.as_secs()).unwrap_or(u32::MAX),
-            ended_operation_ids: ended,
-            now_unix_ms: UnixMillis::now().0,
-        };
-        let message = Some(session_response::Message::Welcome(welcome));
-        // An error means that the agent has hung up; the conversation finds that out at once.
-        let _ = outbound.send(SessionResponse { message }).await;
         drop(outbound);
-        Conversation::new(self.context, self.host, hello.agent_version, handle, heard)
+        let version = sentences::bounded(&hello.agent_version, VERSION_AT_MOST);
+        Conversation::new(self.context, self.host, version, handle, heard)
             .run(inbound)
             .await;
     }
@@ -179,6 +188,12 @@ impl Opening {
                 "the agent says it is host {:?}, its certificate says {:?}: an agent speaks for the host of its certificate",
                 hello.host.chars().take(128).collect::<String>(),
                 self.host.as_str()
+            ));
+        }
+        if hello.journaled_operation_ids.len() > JOURNALED_AT_MOST {
+            return Err(format!(
+                "the journal names {} operations; at most {JOURNALED_AT_MOST} are taken: clear the agent's state directory of old ones",
+                hello.journaled_operation_ids.len()
             ));
         }
         hello.process_token.parse().map_err(|error| format!("{error}"))

@@ -3,6 +3,7 @@
 //! Invariant: an answer to [`Store::commit`] is given only after the transaction is durable, and events
 //! are published after that, in the order of their revisions.
 
+pub mod json;
 mod sqlite;
 mod watch;
 
@@ -81,15 +82,13 @@ pub enum Committed {
     Conflict,
 }
 
-/// One change that is durable.
+/// One transaction that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The key that changed.
-    pub key: String,
-    /// Its value now; None when it was removed.
-    pub value: Option<Vec<u8>>,
-    /// The revision of the change.
+    /// Its revision.
     pub revision: Revision,
+    /// What it changed, in order.
+    pub writes: Vec<Write>,
 }
 
 /// A part of the keys under a prefix.
@@ -114,7 +113,7 @@ pub enum Order {
     Descending,
 }
 
-/// Why the store did not do it. Whatever failed did not happen.
+/// Why the store did not do it. What failed did not happen, but for [`StoreError::Closed`]: then it may have.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The data directory cannot be used.
@@ -172,7 +171,7 @@ pub enum StoreError {
         /// Why.
         problem: String,
     },
-    /// The process is ending.
-    #[error("the store is closed: the coordinator is ending")]
+    /// The process is ending, or a thread of the store has died, which ends the process.
+    #[error("the store is closed: the coordinator is ending; look before you repeat it")]
     Closed,
 }

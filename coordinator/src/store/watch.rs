@@ -6,8 +6,8 @@ use tokio::sync::broadcast;
 
 use super::Event;
 
-/// Events that a watcher may be behind before it has lagged. They are shared by all watchers: at about
-/// 2 KiB a value, a few MiB at the very most.
+/// Transactions that a watcher may be behind before it has lagged. They are shared by all watchers, and the
+/// mirror, which alone watches for long, takes them at once.
 const BEHIND_AT_MOST: usize = 2048;
 
 /// Hands out watches and publishes to them.
@@ -37,11 +37,10 @@ impl Hub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged;
 
-/// Events of keys under a prefix, from the moment of the subscription.
+/// Every transaction from the moment of the subscription.
 #[derive(Debug)]
 pub struct Watch {
     pub(super) events: broadcast::Receiver<Arc<Event>>,
-    pub(super) prefix: String,
 }
 
 impl Watch {
@@ -50,15 +49,10 @@ impl Watch {
     /// # Errors
     /// [`Lagged`] when events were missed.
     pub async fn next(&mut self) -> Result<Option<Arc<Event>>, Lagged> {
-        loop {
-            match self.events.recv().await {
-                Ok(event) if event.key.starts_with(&self.prefix) => {
-                    return Ok(Some(event));
-                }
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Closed) => return Ok(None),
-                Err(broadcast::error::RecvError::Lagged(_)) => return Err(Lagged),
-            }
+        match self.events.recv().await {
+            Ok(event) => Ok(Some(event)),
+            Err(broadcast::error::RecvError::Closed) => Ok(None),
+            Err(broadcast::error::RecvError::Lagged(_)) => Err(Lagged),
         }
     }
 }

@@ -125,13 +125,17 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Every change from now on under `prefix`. Who wants the keys too lists them after this call, and skips
-    /// events that are not newer than what was listed.
-    pub fn watch(&self, prefix: &str) -> Watch {
+    /// Every transaction from now on. Who wants the keys too lists them after this call, and skips events that
+    /// are not newer than what was listed.
+    pub fn watch(&self) -> Watch {
         Watch {
             events: self.hub.subscribe(),
-            prefix: prefix.to_owned(),
         }
+    }
+
+    /// Waits until the writer's thread has died, which it does only by a bug: then nothing can be stored.
+    pub async fn died(&self) {
+        self.writes.closed().await;
     }
 }
 

@@ -102,16 +102,11 @@ impl Writer {
             revision = Revision(revision.0 + 1);
             for write in &transaction.writes {
                 apply(&sql, write, revision)?;
-                let value = match write {
-                    Write::Put { value, .. } => Some(value.clone()),
-                    Write::Delete { .. } => None,
-                };
-                events.push(Event {
-                    key: write.key().to_owned(),
-                    value,
-                    revision,
-                });
             }
+            events.push(Event {
+                revision,
+                writes: transaction.writes.clone(),
+            });
             outcomes.push(Committed::At(revision));
         }
         sql.prepare_cached("UPDATE revision SET current = ?1")?
