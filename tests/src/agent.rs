@@ -342,6 +342,7 @@ impl Life {
             operation_id: offer.operation_id.clone(),
             proposal: Some(proposal),
             fence: 0,
+            newest_fence: 0,
         }))
         .await;
     }

@@ -109,6 +109,7 @@ async fn an_agent_cannot_touch_the_operations_of_another_host() {
         operation_id: operation_id.clone(),
         proposal: Some(proposal),
         fence: 0,
+        newest_fence: 0,
     };
     thief.send(session_request::Message::Propose(propose)).await;
     let answer = thief
@@ -187,6 +188,7 @@ async fn what_a_former_holder_says_changes_nothing() {
         operation_id,
         proposal: Some(log),
         fence: 0,
+        newest_fence: 0,
     };
     next.send(session_request::Message::Propose(propose)).await;
     next.until("the answer", |m| {
@@ -200,6 +202,47 @@ async fn what_a_former_holder_says_changes_nothing() {
         said.last().unwrap(),
         &(OperationState::Completed, "done".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_host_that_has_seen_newer_fences_than_the_store_gets_one_above_them() {
+    let fleet = Fleet::start().await;
+    let agent = Setup::of("h1", &["hv1"])
+        .that(Behaviour::Ignores)
+        .start(&fleet)
+        .await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let (_, _stream) = fleet.creating("hv1").await;
+    let operation_id = fleet.history().await.remove(0).id;
+    for (request_id, newest_fence, granted) in [(1, u64::MAX, None), (2, 41, Some(42))] {
+        let proposal = hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest {
+            name: "hv1".into(),
+            lock_for_seconds: 60,
+            proposing_peer_token: agent.token.clone(),
+            ..Default::default()
+        };
+        let propose = rpc::Propose {
+            request_id,
+            operation_id: operation_id.clone(),
+            proposal: Some(proposal),
+            fence: 0,
+            newest_fence,
+        };
+        agent.send(session_request::Message::Propose(propose)).await;
+        let answer = agent
+            .until("the answer", |m| match m {
+                Message::ProposeAnswer(answer) if answer.request_id == request_id => Some(answer.clone()),
+                _ => None,
+            })
+            .await;
+        assert_eq!(
+            answer.accepted.then_some(answer.fence),
+            granted,
+            "{}",
+            answer.reason
+        );
+    }
+    assert_eq!(fleet.history().await[0].fence, 42);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 //! the newest seen starts nothing; an end is said after every line of the operation, and after a report that was
 //! made after the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub struct Desk {
     lease_seconds: u32,
     /// The newest look at the host that this session has reported.
     looked: u64,
+    /// Operations of which it is logged that they were offered under an old fence.
+    old_fences: BTreeSet<OperationId>,
     todo: Vec<Do>,
 }
 
@@ -111,6 +113,7 @@ impl Desk {
             next_request: 1,
             lease_seconds: 1,
             looked: 0,
+            old_fences: BTreeSet::new(),
             todo: Vec::new(),
         }
     }
@@ -216,9 +219,12 @@ impl Desk {
             }
         };
         let newest = self.state_dir.fences().newest(&resource);
-        if Fence(offer.fence) < newest {
-            tracing::error!(%operation, %resource, fence = offer.fence, %newest, "an offer with an old fence is ignored");
-            return;
+        // The proposal says what was seen, so that the coordinator can raise its fence above it.
+        if Fence(offer.fence) < newest && self.told_old(operation) {
+            tracing::error!(
+                %operation, %resource, fence = offer.fence, %newest,
+                "an offer has an older fence than was seen: was the coordinator's store lost or restored?"
+            );
         }
         if self.held.len() >= HELD_BOUND && !self.held.contains_key(&operation) {
             tracing::warn!(%operation, %resource, "an offer is ignored: {HELD_BOUND} are known already");
@@ -260,9 +266,14 @@ impl Desk {
             return;
         }
         let fence = Fence(answer.fence);
-        if !answer.accepted || fence < newest {
+        // What was never held is begun only under a fence of its own.
+        let old = match under {
+            None => fence <= newest,
+            Some(_) => fence < newest,
+        };
+        if !answer.accepted || old {
             let reason = match answer.accepted {
-                true => "it was accepted under a fence older than the newest seen".to_owned(),
+                true => format!("it was accepted under fence {fence}, which is not newer than {newest}"),
                 false => answer.reason,
             };
             self.refused(operation, asked.taking, &reason);
@@ -342,6 +353,14 @@ impl Desk {
             };
             self.held.insert(operation, fresh);
         }
+    }
+
+    /// Whether an old fence is news for `operation`, which is offered every few seconds.
+    fn told_old(&mut self, operation: OperationId) -> bool {
+        if self.old_fences.len() >= HELD_BOUND {
+            self.old_fences.clear();
+        }
+        self.old_fences.insert(operation)
     }
 
     fn ended_elsewhere(&mut self, operation: OperationId) {
@@ -517,7 +536,8 @@ impl Desk {
                 operation,
                 resource,
                 token: held_under.map_or(&self.token, |lease| &lease.token),
-                fence: fence.0,
+                fence,
+                newest_fence: self.state_dir.fences().newest(resource),
                 lock_for_seconds: self.lease_seconds,
                 line: line.clone().unwrap_or_default(),
             },

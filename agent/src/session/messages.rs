@@ -1,6 +1,6 @@
 //! The messages of the stream, made from what the agent knows.
 
-use hostler_common::id::{OperationId, ProcessToken, ResourceName};
+use hostler_common::id::{Fence, OperationId, ProcessToken, ResourceName};
 use hostler_common::rpc::hostler::agent::v1::session_request::Message;
 use hostler_common::rpc::hostler::agent::v1::{
     Finish, Heartbeat, Hello, HostReport, Outcome as WireOutcome, Propose, SessionRequest,
@@ -19,7 +19,9 @@ pub(super) struct Proposal<'a> {
     pub(super) resource: &'a ResourceName,
     pub(super) token: &'a ProcessToken,
     /// Zero to take it.
-    pub(super) fence: u64,
+    pub(super) fence: Fence,
+    /// The newest seen on the resource.
+    pub(super) newest_fence: Fence,
     pub(super) lock_for_seconds: u32,
     /// Nothing to log when empty.
     pub(super) line: String,
@@ -63,7 +65,8 @@ pub(super) fn propose(request_id: u64, proposal: Proposal<'_>) -> SessionRequest
             is_disabled_cancel: true,
             proposing_peer_token: proposal.token.to_string(),
         }),
-        fence: proposal.fence,
+        fence: proposal.fence.0,
+        newest_fence: proposal.newest_fence.0,
     }))
 }
 

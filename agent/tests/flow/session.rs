@@ -456,21 +456,29 @@ async fn a_damaged_journal_is_reported_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offer_with_an_old_fence_is_ignored() {
+async fn an_offer_with_an_old_fence_is_proposed_for_and_begun_only_under_a_newer_one() {
     let (coordinator, dial) = coordinator::start();
     let rig = Rig::new(World::with(&[]));
     let agent = Agent::start(&rig, &dial);
-    let fences = agent.executor.state_dir.clone();
-    fences
-        .fences()
-        .record(&"hv-1".parse().unwrap(), Fence(9))
-        .unwrap();
+    let state_dir = agent.executor.state_dir.clone();
+    let seen = state_dir.fences().record(&"hv-1".parse().unwrap(), Fence(9));
+    seen.unwrap();
     let (mut talk, _) = coordinator.welcome(&[]).await;
-    talk.offer(&offer(8)).await;
-    let newer = offer(9);
-    talk.offer(&newer).await;
-    assert_eq!(talk.proposal().await.operation_id, newer.operation_id);
-    drop(fences);
+    let old = offer(3);
+    for fence in [4, 9] {
+        talk.offer(&old).await;
+        let propose = talk.proposal().await;
+        assert_eq!((propose.fence, propose.newest_fence), (0, 9));
+        talk.accept(&propose, fence).await;
+    }
+    talk.offer(&old).await;
+    let propose = talk.proposal().await;
+    assert!(!agent.has_journal(&old), "it was begun under an old fence");
+    talk.accept(&propose, 10).await;
+    let finish = talk.finish(10).await;
+    assert_eq!(finish.outcome(), Outcome::Done, "{}", finish.message);
+    talk.answer(&finish).await;
+    drop(state_dir);
     agent.end().await;
 }
 

@@ -100,6 +100,9 @@ pub struct Proposal {
     pub token: ProcessToken,
     /// The fence that it believes to hold; zero for a first proposal.
     pub fence: Fence,
+    /// The newest fence that its host has seen on the resource. It is newer than the stored one only after the
+    /// store was lost or restored.
+    pub newest_fence: Fence,
     /// The lock that it wants from now, in seconds.
     pub lock_for_seconds: u32,
     /// n0stack's `is_disabled_cancel`.
@@ -128,6 +131,10 @@ pub struct Limits {
     pub max_attempts: u32,
 }
 
+/// How far a host may be ahead of the store. No store loses so many holders of one resource, and the bound
+/// leaves room for further fences whatever an agent says.
+const FENCES_AHEAD_AT_MOST: u64 = 1 << 32;
+
 /// The event cannot happen in this phase. It changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IllegalTransition {
@@ -142,6 +149,16 @@ pub enum IllegalTransition {
     FormerHolder {
         /// The sender's fence.
         theirs: Fence,
+    },
+    /// The host cannot have seen so new a fence.
+    #[error(
+        "the host says that it has seen fence {theirs} while the stored one is {stored}, which cannot be; look at fences.json in the agent's state_dir"
+    )]
+    FenceTooNew {
+        /// What the host says.
+        theirs: Fence,
+        /// The resource's, as stored.
+        stored: Fence,
     },
     /// Nobody holds it.
     #[error("nobody holds it: it waits to be taken again")]
@@ -171,8 +188,16 @@ pub fn next(
     let attempts = life.attempts;
     let to = |phase, effects: Vec<Effect>| Ok((Life { phase, attempts }, effects));
     match (&life.phase, event) {
+        (Scheduled, On::Proposed(proposal))
+            if proposal.newest_fence.0.saturating_sub(fence.0) > FENCES_AHEAD_AT_MOST =>
+        {
+            Err(No::FenceTooNew {
+                theirs: proposal.newest_fence,
+                stored: fence,
+            })
+        }
         (Scheduled, On::Proposed(proposal)) => {
-            let raised = fence.next();
+            let raised = fence.max(proposal.newest_fence).next();
             Ok((
                 Life {
                     phase: Active(lease(proposal, raised, 0)),
@@ -243,6 +268,7 @@ mod tests {
         Proposal {
             token: token.parse().unwrap(),
             fence: Fence(fence),
+            newest_fence: Fence(0),
             lock_for_seconds: 30,
             is_disabled_cancel: false,
             now: UnixMillis(1_000),
@@ -364,6 +390,35 @@ mod tests {
             next(LIMITS, Fence(7), &earlier, expired("a", 7)).unwrap().0.phase,
             Phase::Scheduled
         );
+    }
+
+    #[test]
+    fn the_fence_rises_above_the_newest_that_the_host_has_seen_unless_that_is_nonsense() {
+        let life = Life {
+            phase: Phase::Scheduled,
+            attempts: 0,
+        };
+        let granted = |newest| {
+            let wish = Proposal {
+                newest_fence: Fence(newest),
+                ..proposal("a", 0)
+            };
+            next(LIMITS, Fence(7), &life, Event::Proposed(wish)).map(|(_, effects)| effects)
+        };
+        for (newest, raised) in [(0, 8), (6, 8), (7, 8), (8, 9), (7 + (1 << 32), 8 + (1 << 32))] {
+            assert_eq!(
+                granted(newest),
+                Ok(vec![Effect::RaiseFence(Fence(raised))]),
+                "{newest}"
+            );
+        }
+        for theirs in [Fence(8 + (1 << 32)), Fence(u64::MAX)] {
+            let stored = Fence(7);
+            assert_eq!(
+                granted(theirs.0),
+                Err(IllegalTransition::FenceTooNew { theirs, stored })
+            );
+        }
     }
 
     #[test]

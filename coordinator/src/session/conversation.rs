@@ -207,6 +207,7 @@ impl Conversation {
         let wish = Proposal {
             token: self.handle.token.clone(),
             fence: Fence(propose.fence),
+            newest_fence: Fence(propose.newest_fence),
             lock_for_seconds,
             is_disabled_cancel: proposal.is_disabled_cancel,
             now: UnixMillis::now(),
