@@ -6,4 +6,5 @@ pub mod agent;
 pub mod fleet;
 pub mod pki;
 pub mod programs;
+pub mod raw;
 pub mod wait;

@@ -6,8 +6,8 @@ use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
 use hostler_common::rpc::operations::v1::{CreateHypervisorRequest, HypervisorState, OperationState};
 use hostler_tests::agent::Setup;
 use hostler_tests::fleet::Fleet;
+use hostler_tests::raw::send;
 use tonic::Code;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 #[tokio::test]
 async fn ill_formed_ids_are_invalid_arguments_that_name_the_id() {
@@ -98,67 +98,43 @@ async fn a_thousand_ids_are_served_known_or_not() {
     assert_eq!(fleet.list().await.len(), 1000);
 }
 
-/// Sends bytes as they are.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = tonic::Status;
-    fn encode(&mut self, item: Vec<u8>, dst: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
-        std::io::Write::write_all(&mut prost::bytes::BufMut::writer(dst), &item)
-            .map_err(|e| tonic::Status::internal(e.to_string()))
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = tonic::Status;
-    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, tonic::Status> {
-        Ok(None)
-    }
-}
-
-async fn send_raw(fleet: &Fleet, path: &'static str, bytes: Vec<u8>) -> tonic::Status {
-    let mut grpc = tonic::client::Grpc::new(fleet.channel("client/operator/test"));
-    grpc.ready().await.unwrap();
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-    match grpc.server_streaming(tonic::Request::new(bytes), path, Raw).await {
-        Ok(response) => response.into_inner().message().await.unwrap_err(),
-        Err(status) => status,
-    }
-}
-
 #[tokio::test]
 async fn malformed_and_huge_messages_are_refused_and_the_coordinator_goes_on() {
     let fleet = Fleet::start().await;
     let create = "/operations.v1.OperationsService/CreateHypervisor";
-    let malformed = send_raw(&fleet, create, vec![0xff; 20]).await;
+    let malformed = send(fleet.channel("client/operator/test"), create, vec![0xff; 20])
+        .await
+        .unwrap_err();
     assert_eq!(malformed.code(), Code::InvalidArgument, "{malformed:?}");
     assert!(
         malformed.message().contains("malformed"),
         "{}",
         malformed.message()
     );
-    let not_text = send_raw(&fleet, create, vec![0x0a, 0x02, 0xff, 0xfe]).await;
+    let not_text = send(
+        fleet.channel("client/operator/test"),
+        create,
+        vec![0x0a, 0x02, 0xff, 0xfe],
+    )
+    .await
+    .unwrap_err();
     assert_eq!(not_text.code(), Code::InvalidArgument, "{not_text:?}");
-    let huge = send_raw(&fleet, create, vec![0x0a; 100 << 20]).await;
+    let huge = send(
+        fleet.channel("client/operator/test"),
+        create,
+        vec![0x0a; 100 << 20],
+    )
+    .await
+    .unwrap_err();
     assert_eq!(huge.code(), Code::OutOfRange, "{huge:?}");
     assert!(huge.message().contains("104857600 bytes"), "{}", huge.message());
-    let nowhere = send_raw(&fleet, "/operations.v1.OperationsService/Reboot", vec![]).await;
+    let nowhere = send(
+        fleet.channel("client/operator/test"),
+        "/operations.v1.OperationsService/Reboot",
+        vec![],
+    )
+    .await
+    .unwrap_err();
     assert_eq!(nowhere.code(), Code::Unimplemented);
     assert!(fleet.list().await.is_empty(), "it still serves");
 }
