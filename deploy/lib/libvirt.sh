@@ -4,8 +4,9 @@
 
 LIBVIRT_URI="qemu:///system"
 
+# Without a terminal: on one, virsh starts an agent of polkit, which complains where no polkit runs.
 virsh_quiet() {
-  virsh --quiet --connect "$LIBVIRT_URI" "$@"
+  virsh --quiet --connect "$LIBVIRT_URI" "$@" </dev/null
 }
 
 libvirt_answers() {
