@@ -10,9 +10,10 @@
 //! the newest seen starts nothing; an end is said after every line of the operation, and after a report that was
 //! made after the end.
 
+mod saying;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hostler_common::id::{Fence, HostName, OperationId, ProcessToken, ResourceName};
 use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, Offer, ProposeAnswer, SessionRequest, Welcome};
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Fate, Held, Offered, Work};
-use super::messages::{self, Proposal};
+use super::messages;
 use crate::executor::outbox::Outbox;
 use crate::executor::run::{Accepted, Lease, RunEnd};
 use crate::journal::state_dir::{Aside, Found, StateDir};
@@ -31,8 +32,6 @@ use crate::journal::state_dir::{Aside, Found, StateDir};
 pub const RUNNING_BOUND: usize = 32;
 /// Offers and journals that are known at once; one offer a resource of the host.
 const HELD_BOUND: usize = 1024;
-/// How long a Finish may stay unanswered before it is said again.
-const FINISH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is to be done.
 #[derive(Debug)]
@@ -444,115 +443,5 @@ impl Desk {
             lease,
             halt,
         });
-    }
-
-    /// Proposes for offers while there is room for more runs.
-    fn take_waiting(&mut self, now: Instant) {
-        let busy = |held: &&Held| held.is_going() || (held.asked && matches!(held.work, Work::Idle));
-        let mut running = self.held.values().filter(busy).count();
-        let ids: Vec<_> = self.held.keys().copied().collect();
-        for operation in ids {
-            let Some(held) = self.held.get_mut(&operation) else {
-                continue;
-            };
-            if !held.waiting || matches!(held.work, Work::Dropping) {
-                continue;
-            }
-            let line = match &held.work {
-                Work::Idle if running >= RUNNING_BOUND => continue,
-                Work::Idle => {
-                    running += 1;
-                    match held.journaled {
-                        false => format!("taken by {}", self.host),
-                        true => format!("taken up again by {}", self.host),
-                    }
-                }
-                _ => format!("still with {}", self.host),
-            };
-            held.waiting = false;
-            held.asked = true;
-            self.propose(operation, true, Some(line), now);
-        }
-    }
-
-    fn say_lines(&mut self, operation: OperationId, now: Instant, room: &mut usize) {
-        while *room > 0 && self.held.get(&operation).is_some_and(|held| !held.lost) {
-            let Some(line) = self.outbox.take(operation) else {
-                return;
-            };
-            *room -= 1;
-            self.propose(operation, false, Some(line), now);
-        }
-    }
-
-    fn renew(&mut self, operation: OperationId, now: Instant) {
-        let due = |held: &Held| held.is_going() && !held.lost && held.renew_at <= now;
-        if self.held.get(&operation).is_some_and(due) {
-            self.propose(operation, false, None, now);
-        }
-    }
-
-    fn finish(&mut self, operation: OperationId, now: Instant) {
-        let Some(held) = self.held.get_mut(&operation) else {
-            return;
-        };
-        let Work::Over {
-            ending,
-            after_look,
-            finish_at,
-        } = &mut held.work
-        else {
-            return;
-        };
-        let unsaid = !held.lost && self.outbox.has_lines(operation);
-        // A taking proposal brings the fence that counts.
-        if unsaid || held.asked || *after_look > self.looked || *finish_at > now {
-            return;
-        }
-        *finish_at = now + FINISH_INTERVAL;
-        let lease = held.lease.clone().unwrap_or_else(|| Lease {
-            fence: Fence(0),
-            token: self.token.clone(),
-        });
-        let finish = messages::finish(operation, &lease, ending);
-        self.todo.push(Do::Send(Box::new(finish)));
-    }
-
-    fn propose(&mut self, operation: OperationId, taking: bool, line: Option<String>, now: Instant) {
-        let Some(held) = self.held.get_mut(&operation) else {
-            return;
-        };
-        let Some(resource) = &held.resource else {
-            return;
-        };
-        let held_under = held.lease.as_ref().filter(|_| !taking);
-        let fence = held_under.map_or(Fence(0), |lease| lease.fence);
-        let request = self.next_request;
-        self.next_request += 1;
-        held.renew_at = now + Duration::from_secs(self.lease_seconds.into()) / 3;
-        let message = messages::propose(
-            request,
-            Proposal {
-                operation,
-                resource,
-                token: held_under.map_or(&self.token, |lease| &lease.token),
-                fence,
-                newest_fence: self.state_dir.fences().newest(resource),
-                lock_for_seconds: self.lease_seconds,
-                line: line.clone().unwrap_or_default(),
-            },
-        );
-        self.asked.insert(
-            request,
-            Asked {
-                operation,
-                taking,
-                fence,
-                // The line of a taking proposal is made anew with it.
-                line: line.filter(|_| !taking),
-                at: now,
-            },
-        );
-        self.todo.push(Do::Send(Box::new(message)));
     }
 }

@@ -1,0 +1,127 @@
+//! What is said of an operation: a proposal for it, its lines, its renewals, its end. What an answer means is the
+//! desk's. The invariant: a proposal is remembered until it is answered, with the line that it carried.
+
+use std::time::Duration;
+
+use hostler_common::id::{Fence, OperationId};
+use tokio::time::Instant;
+
+use super::{Asked, Desk, Do, RUNNING_BOUND};
+use crate::executor::run::Lease;
+use crate::session::held::{Held, Work};
+use crate::session::messages::{self, Proposal};
+
+/// How long a Finish may stay unanswered before it is said again.
+const FINISH_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Desk {
+    /// Proposes for offers while there is room for more runs.
+    pub(super) fn take_waiting(&mut self, now: Instant) {
+        let busy = |held: &&Held| held.is_going() || (held.asked && matches!(held.work, Work::Idle));
+        let mut running = self.held.values().filter(busy).count();
+        let ids: Vec<_> = self.held.keys().copied().collect();
+        for operation in ids {
+            let Some(held) = self.held.get_mut(&operation) else {
+                continue;
+            };
+            if !held.waiting || matches!(held.work, Work::Dropping) {
+                continue;
+            }
+            let line = match &held.work {
+                Work::Idle if running >= RUNNING_BOUND => continue,
+                Work::Idle => {
+                    running += 1;
+                    match held.journaled {
+                        false => format!("taken by {}", self.host),
+                        true => format!("taken up again by {}", self.host),
+                    }
+                }
+                _ => format!("still with {}", self.host),
+            };
+            held.waiting = false;
+            held.asked = true;
+            self.propose(operation, true, Some(line), now);
+        }
+    }
+
+    pub(super) fn say_lines(&mut self, operation: OperationId, now: Instant, room: &mut usize) {
+        while *room > 0 && self.held.get(&operation).is_some_and(|held| !held.lost) {
+            let Some(line) = self.outbox.take(operation) else {
+                return;
+            };
+            *room -= 1;
+            self.propose(operation, false, Some(line), now);
+        }
+    }
+
+    pub(super) fn renew(&mut self, operation: OperationId, now: Instant) {
+        let due = |held: &Held| held.is_going() && !held.lost && held.renew_at <= now;
+        if self.held.get(&operation).is_some_and(due) {
+            self.propose(operation, false, None, now);
+        }
+    }
+
+    pub(super) fn finish(&mut self, operation: OperationId, now: Instant) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let Work::Over {
+            ending,
+            after_look,
+            finish_at,
+        } = &mut held.work
+        else {
+            return;
+        };
+        let unsaid = !held.lost && self.outbox.has_lines(operation);
+        // A taking proposal brings the fence that counts.
+        if unsaid || held.asked || *after_look > self.looked || *finish_at > now {
+            return;
+        }
+        *finish_at = now + FINISH_INTERVAL;
+        let lease = held.lease.clone().unwrap_or_else(|| Lease {
+            fence: Fence(0),
+            token: self.token.clone(),
+        });
+        let finish = messages::finish(operation, &lease, ending);
+        self.todo.push(Do::Send(Box::new(finish)));
+    }
+
+    fn propose(&mut self, operation: OperationId, taking: bool, line: Option<String>, now: Instant) {
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let Some(resource) = &held.resource else {
+            return;
+        };
+        let held_under = held.lease.as_ref().filter(|_| !taking);
+        let fence = held_under.map_or(Fence(0), |lease| lease.fence);
+        let request = self.next_request;
+        self.next_request += 1;
+        held.renew_at = now + Duration::from_secs(self.lease_seconds.into()) / 3;
+        let message = messages::propose(
+            request,
+            Proposal {
+                operation,
+                resource,
+                token: held_under.map_or(&self.token, |lease| &lease.token),
+                fence,
+                newest_fence: self.state_dir.fences().newest(resource),
+                lock_for_seconds: self.lease_seconds,
+                line: line.clone().unwrap_or_default(),
+            },
+        );
+        self.asked.insert(
+            request,
+            Asked {
+                operation,
+                taking,
+                fence,
+                // The line of a taking proposal is made anew with it.
+                line: line.filter(|_| !taking),
+                at: now,
+            },
+        );
+        self.todo.push(Do::Send(Box::new(message)));
+    }
+}
