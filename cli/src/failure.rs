@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
-use hostler_pki::{ChannelError, CoordinatorAddress, CredentialsError, Role, TlsConfigError};
+use hostler_pki::{About, ChannelError, CoordinatorAddress, CredentialsError, Role, TlsConfigError};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -85,7 +85,7 @@ fn call_sentence(call: &str, address: &CoordinatorAddress, status: &Status) -> S
 /// The status in words. A broken connection has no useful message of its own, only causes.
 fn sentence(status: &Status) -> String {
     if let Some(explained) = hostler_pki::explain(status) {
-        return escape(&explained);
+        return escape(&explained.words);
     }
     let message = match std::error::Error::source(status) {
         Some(source) => format!("{}: {}", status.message(), Chain(source)),
@@ -244,20 +244,9 @@ fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> O
     }
 }
 
-/// Whether there is no connection because of a certificate, ours or the coordinator's. A refusal that came
-/// over HTTP/2 is kept only in words.
+/// Whether there is no connection because of a certificate, ours or the coordinator's.
 fn certificate_refused(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if let Some(ChannelError::CertificateRefused { .. } | ChannelError::ServerCertificate { .. }) =
-            error.downcast_ref()
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    hostler_pki::explain(status)
-        .is_some_and(|words| words.starts_with("the coordinator refused our certificate"))
+    hostler_pki::explain(status).is_some_and(|trouble| trouble.about == About::Certificate)
 }
 
 #[cfg(test)]

@@ -1,13 +1,8 @@
 //! A gRPC channel to a coordinator, and in words why there is none.
 //!
-//! It opens connections and never retries (tonic reconnects a channel by itself, agents back off on their own).
-//! The invariant: an error tells apart what a person would treat differently: the name, the port, their
-//! certificate, ours, the network.
-//!
-//! In TLS 1.3 the client is done with its handshake before the server has seen the client's certificate, so a
-//! refusal arrives later, as the answer to the first read. We therefore count a connection as up only when the
-//! server's first byte is there: an HTTP/2 server speaks without being asked (RFC 9113, 3.4), and ours can only
-//! once it has accepted us. It costs one round trip a connection.
+//! It never opens a connection itself (dial.rs does) and never retries (tonic reconnects a channel by itself,
+//! agents back off on their own). The invariant: an error tells apart what a person would treat differently: the
+//! name, the port, their certificate, ours, the network.
 
 use std::error::Error as _;
 use std::io;
@@ -17,17 +12,15 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, ClientConfig};
-use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::address::CoordinatorAddress;
+use crate::dial::dial;
 use crate::refusal::{self, tls_error};
-use crate::verify::{Usage, VerifyError};
+use crate::verify::VerifyError;
 
 /// How a channel keeps its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +131,22 @@ pub enum ChannelError {
     },
 }
 
+impl ChannelError {
+    /// Where the trouble lies.
+    pub fn about(&self) -> About {
+        match self {
+            Self::CertificateRefused { .. } | Self::ServerCertificate { .. } => About::Certificate,
+            Self::Resolve { .. }
+            | Self::Refused { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Handshake { .. }
+            | Self::Closed { .. }
+            | Self::Protocol { .. } => About::Network,
+        }
+    }
+}
+
 /// A channel that connects at its first call, and again whenever the connection is lost. Errors come with the
 /// calls; [`explain`] puts them in words.
 ///
@@ -163,15 +172,14 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     options: ChannelOptions,
 ) -> Result<Channel, ChannelError> {
+    // Opened here and not by tonic, which would wrap the error.
+    let first = dial(address, Arc::clone(&config), options).await?;
     let connector = Connector {
         address: address.clone(),
         config,
         options,
-        first: Arc::default(),
+        first: Arc::new(Mutex::new(Some(first))),
     };
-    // Opened here and not by tonic, which would wrap the error.
-    let first = connector.dial().await?;
-    *connector.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
     endpoint(address, options)
         .connect_with_connector(tower::service_fn(move |_| connector.clone().connection()))
         .await
@@ -181,21 +189,44 @@ pub async fn connect(
         })
 }
 
-/// A sentence about a call that failed because of its connection, with what to try; `None` when the connection was
-/// not the trouble.
-pub fn explain(status: &tonic::Status) -> Option<String> {
+/// A call that failed because of its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// A sentence about it, with what to try.
+    pub words: String,
+    /// Where the trouble lies.
+    pub about: About,
+}
+
+/// Where the trouble with a connection lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A certificate, ours or the coordinator's: only a person cures it.
+    Certificate,
+    /// The way to the coordinator, or what answers there: the same call may succeed later by itself.
+    Network,
+}
+
+/// Why a call failed, when its connection was the trouble; `None` when it was not.
+pub fn explain(status: &tonic::Status) -> Option<Trouble> {
     let mut next = status.source();
     let mut innermost = None;
     while let Some(error) = next {
         if let Some(ours) = error.downcast_ref::<ChannelError>() {
-            return Some(Chain(ours).to_string());
+            return Some(Trouble {
+                words: Chain(ours).to_string(),
+                about: ours.about(),
+            });
         }
         let alert = match tls_error(error) {
             Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
             _ => refusal::alert_in(&error.to_string()),
         };
         if let Some(words) = alert.and_then(refusal::about_certificate) {
-            return Some(format!("the coordinator refused our certificate: {words}"));
+            return Some(Trouble {
+                words: format!("the coordinator refused our certificate: {words}"),
+                about: About::Certificate,
+            });
         }
         // The caller's own deadline says nothing about the connection.
         if error.is::<tonic::TimeoutExpired>() {
@@ -205,7 +236,13 @@ pub fn explain(status: &tonic::Status) -> Option<String> {
         next = error.source();
     }
     // A status that the coordinator sent has no source. One that was made here has, and it is the transport.
-    innermost.map(|cause| format!("the connection to the coordinator broke; try again: {cause}"))
+    innermost.map(|cause| Trouble {
+        words: format!(
+            "the connection to the coordinator broke; try again: {}",
+            refusal::without_link(&cause.to_string())
+        ),
+        about: About::Network,
+    })
 }
 
 fn endpoint(address: &CoordinatorAddress, options: ChannelOptions) -> Endpoint {
@@ -235,94 +272,9 @@ impl Connector {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         match first {
             Some(stream) => Ok(TokioIo::new(stream)),
-            None => self.dial().await.map(TokioIo::new),
-        }
-    }
-
-    async fn dial(&self) -> Result<TlsStream<TcpStream>, ChannelError> {
-        let after = self.options.connect_timeout;
-        tokio::time::timeout(after, self.dial_unbounded())
-            .await
-            .unwrap_or_else(|_| {
-                Err(ChannelError::TimedOut {
-                    address: self.address.clone(),
-                    after,
-                })
-            })
-    }
-
-    async fn dial_unbounded(&self) -> Result<TlsStream<TcpStream>, ChannelError> {
-        let address = || self.address.clone();
-        let tcp = self.dial_tcp().await?;
-        // Only a hint for balancers on the way; the verifier does not look at it.
-        let name = ServerName::try_from(self.address.host().to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
-        let mut stream = TlsConnector::from(Arc::clone(&self.config))
-            .connect(name, tcp)
-            .await
-            .map_err(|error| self.handshake_error(error))?;
-        match stream.fill_buf().await {
-            Ok([]) => Err(ChannelError::Closed {
-                address: address(),
-                source: None,
-            }),
-            Ok(_) => Ok(stream),
-            Err(error) => Err(self.handshake_error(error)),
-        }
-    }
-
-    async fn dial_tcp(&self) -> Result<TcpStream, ChannelError> {
-        let address = || self.address.clone();
-        let candidates = tokio::net::lookup_host((self.address.host(), self.address.port()))
-            .await
-            .map_err(|source| ChannelError::Resolve {
-                address: address(),
-                source,
-            })?;
-        let mut last = None;
-        for candidate in candidates {
-            match TcpStream::connect(candidate).await {
-                Ok(tcp) => {
-                    // Small messages back and forth; a socket that refuses the option still works.
-                    if let Err(error) = tcp.set_nodelay(true) {
-                        tracing::debug!(%error, "no TCP_NODELAY");
-                    }
-                    return Ok(tcp);
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(match last {
-            Some(source) if source.kind() == io::ErrorKind::ConnectionRefused => ChannelError::Refused {
-                address: address(),
-                source,
-            },
-            Some(source) => ChannelError::Unreachable {
-                address: address(),
-                source,
-            },
-            None => ChannelError::Resolve {
-                address: address(),
-                source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
-            },
-        })
-    }
-
-    fn handshake_error(&self, error: io::Error) -> ChannelError {
-        let address = self.address.clone();
-        match tls_error(&error).cloned() {
-            Some(rustls::Error::AlertReceived(alert)) if refusal::about_certificate(alert).is_some() => {
-                ChannelError::CertificateRefused { address, alert }
-            }
-            Some(source @ rustls::Error::InvalidCertificate(_)) => ChannelError::ServerCertificate {
-                address,
-                source: Box::new(VerifyError::from_rustls(source, Usage::Server)),
-            },
-            Some(source) => ChannelError::Handshake { address, source },
-            None => ChannelError::Closed {
-                address,
-                source: Some(error),
-            },
+            None => dial(&self.address, self.config, self.options)
+                .await
+                .map(TokioIo::new),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod ca;
 pub mod certificate;
 pub mod channel;
 pub mod client;
+pub mod dial;
 pub mod files;
 pub mod identity;
 pub mod issued;
@@ -17,8 +18,9 @@ pub mod server;
 pub mod verify;
 
 pub use address::CoordinatorAddress;
-pub use channel::{ChannelError, ChannelOptions, channel, connect, explain};
+pub use channel::{About, ChannelError, ChannelOptions, Trouble, channel, connect, explain};
 pub use client::client_config;
+pub use dial::dial;
 pub use files::{Credentials, CredentialsError, TlsFiles};
 pub use identity::{Identity, IdentityError, Role, Subject, TrustDomain};
 pub use server::{explain_failed_handshake, peer_identity, server_config};

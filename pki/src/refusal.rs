@@ -54,6 +54,12 @@ pub(crate) fn alert_in(text: &str) -> Option<AlertDescription> {
     NAMED.into_iter().find(|alert| format!("{alert:?}") == word)
 }
 
+/// The text without the link into its documentation that rustls puts behind some of its errors: it is for
+/// programmers, and no use to who reads our line.
+pub(crate) fn without_link(text: &str) -> &str {
+    text.split_once(": https://").map_or(text, |(words, _)| words)
+}
+
 /// The TLS error that an I/O error carries. `source()` would step over it.
 pub(crate) fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
@@ -77,5 +83,16 @@ mod tests {
             assert!(about_certificate(alert).is_some());
         }
         assert_eq!(alert_in("broken pipe"), None);
+    }
+
+    #[test]
+    fn a_link_into_documentation_is_left_out() {
+        let rustls_says =
+            "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/x#y";
+        assert_eq!(
+            without_link(rustls_says),
+            "peer closed connection without sending TLS close_notify"
+        );
+        assert_eq!(without_link("broken pipe: again"), "broken pipe: again");
     }
 }

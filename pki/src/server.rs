@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::files::Credentials;
 use crate::identity::{Identity, IdentityError, TrustDomain};
-use crate::refusal::tls_error;
+use crate::refusal::{tls_error, without_link};
 use crate::verify::{self, Usage, VerifyError};
 use crate::{ALPN, TlsConfigError, provider};
 
@@ -73,7 +73,7 @@ pub fn explain_failed_handshake(error: &io::Error) -> String {
             format!("the peer's certificate is not accepted: {}", Chain(&why))
         }
         Some(other) => format!("the peer does not speak TLS as we do: {other}"),
-        None => format!("the peer went away: {error}"),
+        None => format!("the peer went away: {}", without_link(&error.to_string())),
     }
 }
 

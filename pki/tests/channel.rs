@@ -13,8 +13,8 @@ use std::time::Duration;
 use hostler_common::rpc::operations::v1::ListHypervisorsRequest;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
 use hostler_pki::{
-    ChannelOptions, CoordinatorAddress, Credentials, TlsFiles, channel, client_config, connect, explain,
-    server_config,
+    About, ChannelOptions, CoordinatorAddress, Credentials, TlsFiles, Trouble, channel, client_config,
+    connect, explain, server_config,
 };
 use support::{ADMIN, AGENT, COORDINATOR, DEADLINE, Fleet, words};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -73,8 +73,8 @@ async fn refusal(address: &CoordinatorAddress, credentials: &Credentials) -> Str
     words(&result.expect_err("it connected"))
 }
 
-/// The sentence for a call over a lazy channel.
-async fn explained(address: &CoordinatorAddress, credentials: &Credentials) -> (Code, Option<String>) {
+/// What is said of a call over a lazy channel.
+async fn explained(address: &CoordinatorAddress, credentials: &Credentials) -> (Code, Option<Trouble>) {
     let lazy = channel(
         address,
         client_config(credentials).unwrap(),
@@ -130,10 +130,9 @@ async fn a_refused_certificate_is_told_apart_from_a_broken_network() {
     assert!(refused.starts_with(says), "{refused}");
     let (code, explained) = explained(&address, &stranger).await;
     assert_eq!(code, Code::Unavailable);
-    assert!(
-        explained.as_ref().is_some_and(|text| text.starts_with(says)),
-        "{explained:?}"
-    );
+    let explained = explained.unwrap();
+    assert!(explained.words.starts_with(says), "{explained:?}");
+    assert_eq!(explained.about, About::Certificate);
 }
 
 #[tokio::test]
@@ -148,7 +147,9 @@ async fn a_server_that_is_not_our_coordinator_is_named_with_the_reason() {
         "{refused}"
     );
     let (code, explained) = explained(&elsewhere, &admin).await;
-    assert_eq!((code, explained), (Code::Unavailable, Some(refused)));
+    let explained = explained.unwrap();
+    assert_eq!((code, explained.words), (Code::Unavailable, refused));
+    assert_eq!(explained.about, About::Certificate);
 }
 
 #[tokio::test]
@@ -195,7 +196,9 @@ async fn a_silent_peer_costs_the_connect_timeout_and_no_more() {
     let mut client = OperationsServiceClient::new(channel(&address, config, options));
     let call = client.list_hypervisors(ListHypervisorsRequest {});
     let status = tokio::time::timeout(DEADLINE, call).await.unwrap().unwrap_err();
-    assert!(explain(&status).unwrap().contains("did not answer"), "{status:?}");
+    let explained = explain(&status).unwrap();
+    assert!(explained.words.contains("did not answer"), "{explained:?}");
+    assert_eq!(explained.about, About::Network);
     drop(listener);
 }
 
@@ -215,7 +218,7 @@ async fn a_lazy_channel_connects_once_the_coordinator_is_there() {
         .await
         .unwrap_err();
     assert!(
-        explain(&status).unwrap().contains("nothing listens"),
+        explain(&status).unwrap().words.contains("nothing listens"),
         "{status:?}"
     );
 
@@ -237,12 +240,12 @@ async fn a_lazy_channel_connects_once_the_coordinator_is_there() {
         tokio::time::timeout(DEADLINE, call),
     );
     let status = status.expect("the call hangs").unwrap_err();
+    let explained = explain(&status).unwrap();
     assert!(
-        explain(&status)
-            .unwrap_or_default()
-            .contains("connection to the coordinator broke"),
-        "{status:?}"
+        explained.words.contains("connection to the coordinator broke"),
+        "{explained:?}"
     );
+    assert_eq!(explained.about, About::Network);
     drop(stream);
 }
 

@@ -102,13 +102,18 @@ pub(super) async fn open(channel: Channel, hello: SessionRequest) -> Result<Stre
 }
 
 fn trouble(status: &Status) -> Trouble {
-    let line = hostler_pki::channel::explain(status)
-        .unwrap_or_else(|| format!("the coordinator ended the session: {}", status.message()));
+    match hostler_pki::explain(status) {
+        Some(explained) if explained.about == hostler_pki::About::Certificate => {
+            return Trouble::Person(explained.words);
+        }
+        Some(explained) => return Trouble::Passing(explained.words),
+        None => {}
+    }
+    let line = format!("the coordinator ended the session: {}", status.message());
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => {
             Trouble::Person(line)
         }
-        _ if line.contains("refused our certificate") => Trouble::Person(line),
         _ => Trouble::Passing(line),
     }
 }

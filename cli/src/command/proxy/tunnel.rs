@@ -2,24 +2,17 @@
 //! them. When one side is done, the other is told, and both are closed soon.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
-use hostler_pki::{Credentials, CredentialsError, TlsConfigError};
-use rustls::pki_types::ServerName;
+use hostler_pki::{ChannelError, ChannelOptions, Credentials, CredentialsError, TlsConfigError};
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Way;
-
-/// For connecting, when `--timeout` is not given.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the other direction may go on after one has ended: an HTTP/2 peer that has said goodbye has
 /// little left to say.
@@ -40,63 +33,25 @@ pub(super) enum TunnelError {
     Credentials(#[from] CredentialsError),
     #[error("{}", Chain(.0))]
     Tls(#[from] TlsConfigError),
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("cannot connect within {}", humantime::format_duration(*.0))]
-    TooLate(Duration),
-    #[error("{}", refusal(.0))]
-    Handshake(io::Error),
-    #[error("the coordinator closed the connection before it said anything")]
-    Closed,
+    #[error("{}", Chain(.0))]
+    Connect(#[from] ChannelError),
     #[error("the connection to the coordinator broke: {0}")]
     Broke(io::Error),
 }
 
-/// An error of TLS, in pki's words where it has some.
-fn refusal(error: &io::Error) -> String {
-    let status = tonic::Status::from_error(Box::new(io::Error::new(error.kind(), error.to_string())));
-    match hostler_pki::explain(&status) {
-        Some(words) if words.contains("certificate") => words,
-        _ => format!("the TLS handshake failed: {error}"),
-    }
-}
-
 /// Connects to the coordinator, until it has accepted us.
 pub(super) async fn dial(way: &Way) -> Result<TlsStream<TcpStream>, TunnelError> {
-    let patience = way
-        .patience
-        .map_or(CONNECT_WITHIN, |patience| patience.min(CONNECT_WITHIN));
-    tokio::time::timeout(patience, connect(way))
-        .await
-        .unwrap_or(Err(TunnelError::TooLate(patience)))
-}
-
-async fn connect(way: &Way) -> Result<TlsStream<TcpStream>, TunnelError> {
     // Read anew each time, so that a renewed certificate serves from the next connection on. These are a few
     // kilobytes of local files; block_in_place keeps even that off the runtime.
     let config = tokio::task::block_in_place(|| {
         let credentials = Credentials::load(&way.tls)?;
         Ok::<_, TunnelError>(hostler_pki::client_config(&credentials)?)
     })?;
-    let address = (way.coordinator.host(), way.coordinator.port());
-    let tcp = TcpStream::connect(address).await.map_err(TunnelError::Connect)?;
-    // Small messages back and forth. A socket without it still works.
-    let _ = tcp.set_nodelay(true);
-    // Only a hint for balancers on the way; pki verifies the identity, not the name.
-    let name = ServerName::try_from(way.coordinator.host().to_owned())
-        .unwrap_or(ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into()));
-    let connector = TlsConnector::from(Arc::clone(&config));
-    let mut remote = connector
-        .connect(name, tcp)
-        .await
-        .map_err(TunnelError::Handshake)?;
-    // In TLS 1.3 a refusal of our certificate arrives with the first read. An HTTP/2 server speaks first, so
-    // its first byte means that we are accepted; it stays in the buffer.
-    match remote.fill_buf().await {
-        Ok([]) => Err(TunnelError::Closed),
-        Ok(_) => Ok(remote),
-        Err(error) => Err(TunnelError::Handshake(error)),
+    let mut options = ChannelOptions::default();
+    if let Some(patience) = way.patience {
+        options.connect_timeout = options.connect_timeout.min(patience);
     }
+    Ok(hostler_pki::dial(&way.coordinator, config, options).await?)
 }
 
 /// Copies both ways until both are done.
