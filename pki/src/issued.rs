@@ -1,9 +1,9 @@
 //! A fresh certificate with its key, and how both get into files.
 //!
 //! It never reads a file. The invariant: a key is never readable by others, not even for the moment of writing,
-//! and no file is overwritten unless that was asked for.
+//! and no file is overwritten unless that was asked for. What it has written is there after a crash of the machine.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -143,6 +143,13 @@ pub(crate) fn write_pair(
             replace(&written.certificate, certificate_pem, CERTIFICATE_MODE)?;
         }
     }
+    // The contents are on the disk; their names are once the directory is.
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| WriteError::Write {
+            path: dir.to_owned(),
+            source,
+        })?;
     Ok(written)
 }
 
@@ -174,9 +181,8 @@ fn create(path: &Path, content: &str, mode: u32) -> Result<(), WriteError> {
 
 /// Writes beside `path` and renames over it: a reader sees the old file or the new one.
 fn replace(path: &Path, content: &str, mode: u32) -> Result<(), WriteError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
+    remove_abandoned(path)?;
+    let beside = beside(path, std::process::id());
     create(&beside, content, mode)?;
     std::fs::rename(&beside, path).map_err(|source| {
         // Holds a key that nobody will use.
@@ -186,4 +192,41 @@ fn replace(path: &Path, content: &str, mode: u32) -> Result<(), WriteError> {
             source,
         }
     })
+}
+
+/// Where the process `pid` writes what will be `path`.
+fn beside(path: &Path, pid: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{pid}.new"));
+    name.into()
+}
+
+/// Removes what a process that died wrote beside `path` and did not rename: a key may be in it. A file of our own
+/// number is one of those too, since we have written none yet.
+fn remove_abandoned(path: &Path) -> Result<(), WriteError> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let failed = |source| WriteError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let found = entry.map_err(failed)?.file_name();
+        let writer = found
+            .to_str()
+            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new"))
+            .and_then(|pid| pid.parse::<u32>().ok());
+        let Some(pid) = writer else { continue };
+        let is_at_work = pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
+        if is_at_work {
+            continue;
+        }
+        match std::fs::remove_file(beside(path, pid)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
+            // Gone, by us or by another that tidied up at the same time.
+            _ => {}
+        }
+    }
+    Ok(())
 }

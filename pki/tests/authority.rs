@@ -214,6 +214,36 @@ fn nothing_is_overwritten_unless_asked() {
 }
 
 #[test]
+fn what_a_crash_left_beside_the_files_goes_with_the_next_write() {
+    let fleet = Fleet::new();
+    let issued = fleet
+        .authority
+        .issue(&identity(AGENT), &IssueOptions::default())
+        .unwrap();
+    // No process has such a number (proc(5), pid_max), and init is always there.
+    let (gone, own, alive) = (u32::MAX, std::process::id(), 1);
+    for pid in [gone, own, alive] {
+        fs::write(fleet.path().join(format!("n.key.{pid}.new")), "a key").unwrap();
+    }
+    fs::write(fleet.path().join("n.key.old.new"), "a person's").unwrap();
+    issued.write(fleet.path(), "n", Existing::Replace).unwrap();
+    let mut names: Vec<_> = fs::read_dir(fleet.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = [
+        "ca.crt",
+        "ca.key",
+        "n.crt",
+        "n.key",
+        "n.key.1.new",
+        "n.key.old.new",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
 fn files_stay_in_their_directory_and_never_take_the_place_of_the_ca() {
     let fleet = Fleet::new();
     let issued = fleet
