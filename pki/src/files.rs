@@ -4,13 +4,14 @@
 //! a peer would refuse is refused here first, with the file's name and what to do.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostler_common::units::UnixMillis;
+use nix::unistd::Uid;
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -183,6 +184,14 @@ pub enum CredentialsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another user could replace the key of a process that runs as root.
+    #[error("the key {} belongs to the user with number {owner}, who may change it under us; run: chown root {}", path.display(), path.display())]
+    ForeignKey {
+        /// The file.
+        path: PathBuf,
+        /// Its owner, by number.
+        owner: u32,
+    },
     /// None, or more than one.
     #[error("{} holds {count} private keys; exactly one is expected", path.display())]
     KeyCount {
@@ -271,11 +280,20 @@ fn read_key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, Credential
 
 /// Reads the one key in `path`, after a look at who else may.
 pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    let (mode, bytes) = read(path)?;
+    let (opened, bytes) = read(path)?;
+    let mode = opened.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(CredentialsError::LooseKey {
             path: path.to_owned(),
             mode,
+        });
+    }
+    // Only root can read a key of mode 0600 that is another's: anybody else has failed by now.
+    let owner = opened.uid();
+    if Uid::effective().is_root() && !Uid::from_raw(owner).is_root() {
+        return Err(CredentialsError::ForeignKey {
+            path: path.to_owned(),
+            owner,
         });
     }
     let mut keys = PrivateKeyDer::pem_slice_iter(&bytes)
@@ -294,8 +312,9 @@ pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, Creden
     }
 }
 
-/// The permission bits and the content. The bits are those of the opened file, so nobody can swap it in between.
-fn read(path: &Path) -> Result<(u32, Zeroizing<Vec<u8>>), CredentialsError> {
+/// Whose it is with its permission bits, and the content. Both are of the opened file, so nobody can swap it in
+/// between.
+fn read(path: &Path) -> Result<(Metadata, Zeroizing<Vec<u8>>), CredentialsError> {
     let failed = |source| CredentialsError::Read {
         path: path.to_owned(),
         source,
@@ -313,7 +332,7 @@ fn read(path: &Path) -> Result<(u32, Zeroizing<Vec<u8>>), CredentialsError> {
     let room = usize::try_from(opened.len().min(MAX_FILE_LEN)).unwrap_or(0) + 64;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     file.take(MAX_FILE_LEN).read_to_end(&mut bytes).map_err(failed)?;
-    Ok((opened.permissions().mode() & 0o7777, bytes))
+    Ok((opened, bytes))
 }
 
 fn not_pem(path: &Path, error: &rustls_pki_types::pem::Error) -> CredentialsError {

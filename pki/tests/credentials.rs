@@ -64,6 +64,24 @@ fn a_loose_key_is_refused_with_the_command_that_cures_it() {
 }
 
 #[test]
+fn root_takes_no_key_that_another_user_owns() {
+    let fleet = Fleet::new();
+    let files = fleet.issue(AGENT);
+    if !nix::unistd::Uid::effective().is_root() {
+        // Only root can give a file away, and only root can read what it gave away.
+        Credentials::load(&files).unwrap();
+        return;
+    }
+    std::os::unix::fs::chown(&files.key, Some(65_534), None).unwrap();
+    let chown_it = format!("chown root {}", files.key.display());
+    assert_says(&refusal(&files), &[&chown_it, "65534"]);
+    // A certificate is no secret, and whoever swaps it only breaks the pair.
+    std::os::unix::fs::chown(&files.key, Some(0), None).unwrap();
+    std::os::unix::fs::chown(&files.certificate, Some(65_534), None).unwrap();
+    Credentials::load(&files).unwrap();
+}
+
+#[test]
 fn a_key_file_holds_exactly_one_key() {
     let fleet = Fleet::new();
     let files = fleet.issue(AGENT);
