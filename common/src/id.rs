@@ -32,6 +32,12 @@ pub enum InvalidId {
         /// Its length in bytes.
         len: usize,
     },
+    /// Not an operation's.
+    #[error("{text:?} is not an operation's id, a UUID; `hostler operations list` shows them")]
+    NotOperation {
+        /// The text.
+        text: String,
+    },
     /// A character that an id cannot hold.
     #[error(
         "the {what} {text:?} is ill-formed; use letters, digits, '.', '_' and '-', beginning with a letter or digit and without '..'"
@@ -158,10 +164,11 @@ impl FromStr for OperationId {
         if text.is_empty() {
             return Err(InvalidId::Empty { what: "operation id" });
         }
-        Uuid::try_parse(text).map(Self).map_err(|_| InvalidId::IllFormed {
-            what: "operation id",
-            text: text.chars().take(MAX_ID_LEN).collect(),
-        })
+        Uuid::try_parse(text)
+            .map(Self)
+            .map_err(|_| InvalidId::NotOperation {
+                text: text.chars().take(MAX_ID_LEN).collect(),
+            })
     }
 }
 

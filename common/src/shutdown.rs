@@ -3,7 +3,8 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels the token at the first SIGTERM or SIGINT. A second one ends the process at once.
+/// Cancels the token at the first SIGTERM or SIGINT. A second SIGINT ends the process at once: somebody sits at a
+/// terminal and waits. A second SIGTERM changes nothing, since service managers and scripts repeat it.
 ///
 /// # Errors
 /// When the kernel refuses the signal handlers.
@@ -13,17 +14,18 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let cancelled = token.clone();
     tokio::spawn(async move {
-        let mut signals = 0;
         loop {
             // Cancel-safe: a signal stream keeps what arrives until it is received.
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            signals += 1;
-            if signals > 1 {
-                tracing::warn!(signal = name, "second signal: ending at once");
-                std::process::exit(130);
+            if cancelled.is_cancelled() {
+                if name == "SIGINT" {
+                    tracing::warn!("second SIGINT: ending at once");
+                    std::process::exit(130);
+                }
+                continue;
             }
             tracing::info!(signal = name, "ending");
             cancelled.cancel();

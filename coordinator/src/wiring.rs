@@ -146,7 +146,8 @@ impl Running {
     /// When a part died: then the process should end and be started again.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let died = tokio::select! {
-            // Cancel-safe: joining loses nothing that is needed after a death.
+            // Cancel-safe: joining loses nothing that is needed after a death. What ends at a shutdown did not die.
+            biased;
             () = self.shutdown.cancelled() => None,
             served = self.serving.join_next() => Some(match served {
                 Some(Ok(Err(error))) => error.context("the server ended"),

@@ -1,5 +1,6 @@
 //! The TCP listener and its TLS: every connection that leaves here has a verified identity. rustls refuses
-//! the others inside the handshake, before a byte of a request is read.
+//! the others inside the handshake, before a byte of a request is read. A connection ends with the life of the
+//! certificate that opened it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,14 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
 use hostler_common::throttle::Throttle;
+use hostler_common::units::UnixMillis;
 use hostler_pki::Identity;
 use hostler_pki::identity::IdentityError;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -59,11 +62,48 @@ impl Peer {
     }
 }
 
-/// A connection with a verified identity.
+/// A connection with a verified identity, for as long as its certificate is valid.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    life: Life,
+}
+
+/// How long a certificate is valid yet. TLS asks once, in the handshake; a connection may outlive the answer.
+#[derive(Debug)]
+struct Life {
+    over_at: UnixMillis,
+    next_look: Pin<Box<Sleep>>,
+}
+
+/// How often the wall clock is looked at: timers do not follow when somebody sets it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+impl Life {
+    fn until(not_after: UnixMillis) -> Self {
+        // The last second is valid itself (RFC 5280, 4.1.2.5), so that a handshake in it is not for nothing.
+        let over_at = not_after.plus(Duration::from_secs(1));
+        let left = UnixMillis::now().until(over_at);
+        Self {
+            over_at,
+            next_look: Box::pin(tokio::time::sleep(left.min(LOOK_EVERY))),
+        }
+    }
+
+    /// Ready once it is over; wakes the task then.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.next_look.as_mut().poll(cx).is_ready() {
+            let left = UnixMillis::now().until(self.over_at);
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            self.next_look
+                .as_mut()
+                .reset(Instant::now() + left.min(LOOK_EVERY));
+        }
+        Poll::Pending
+    }
 }
 
 /// Why a connection did not come to be.
@@ -144,10 +184,26 @@ async fn shake_hands(
         .map_err(|_| Rejected::Late)?
         .map_err(Rejected::Handshake)?;
     let identity = hostler_pki::peer_identity(stream.get_ref().1).map_err(Rejected::Identity)?;
+    let not_after = hostler_pki::peer_not_after(stream.get_ref().1).map_err(Rejected::Identity)?;
     Ok(Connection {
         stream,
         peer: Peer { identity, address },
+        life: Life::until(not_after),
     })
+}
+
+impl Connection {
+    /// An error once the certificate has expired. Asked on every way in and out, since a peer that does not read
+    /// keeps HTTP/2 from reading as well.
+    fn check_life(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.life.poll_over(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the peer's certificate has expired",
+            )),
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -164,16 +220,19 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_life(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_life(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_life(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -129,7 +129,9 @@ impl Operations {
             OperationKind::CreateHypervisor => (rpc::HypervisorState::AvailableToDestroy, "in service"),
             OperationKind::DestroyHypervisor => (rpc::HypervisorState::AvailableToCreate, "out of service"),
         };
-        if view.state == reached {
+        // Out of service with a word about it means that something is left for a destroy to remove.
+        let whole = kind == OperationKind::CreateHypervisor || view.reason.is_empty();
+        if view.state == reached && whole {
             let msg = format!("hypervisor {id} is {words} already: nothing to do");
             return Judged::AtOnce(Said::new(rpc::OperationState::Completed, msg));
         }

@@ -10,6 +10,9 @@ const GPUS_AT_MOST: usize = 64;
 const SHARED_PATHS_AT_MOST: usize = 64;
 const DOMAINS_AT_MOST: usize = 4096;
 
+/// What the list's int32 can say, in MB: two petabytes.
+const MEMORY_MB_AT_MOST: u64 = i32::MAX as u64;
+
 /// A short name, as a GPU's model, in bytes.
 const NAME_AT_MOST: usize = 64;
 
@@ -18,6 +21,7 @@ const TEXT_AT_MOST: usize = 1024;
 
 /// The inventory within the bounds.
 pub(super) fn inventory(mut inventory: agent::Inventory) -> agent::Inventory {
+    inventory.memory_mb = inventory.memory_mb.min(MEMORY_MB_AT_MOST);
     inventory.gpus.truncate(GPUS_AT_MOST);
     for gpu in &mut inventory.gpus {
         for text in [&mut gpu.pci_address, &mut gpu.brand, &mut gpu.model] {

@@ -46,8 +46,8 @@ pub(super) struct Conversation {
     logged_refusals: Vec<String>,
 }
 
-/// The agent is gone, or not worth listening to.
-struct Over;
+/// The session is over, and why.
+struct Over(&'static str);
 
 impl Conversation {
     pub(super) fn new(
@@ -110,8 +110,8 @@ impl Conversation {
             };
             self.heard.send_modify(|count| *count += 1);
             self.context.registry.heard(&self.host);
-            if self.handle_message(message).await.is_err() {
-                return "the agent does not take answers, or the store does not serve";
+            if let Err(Over(why)) = self.handle_message(message).await {
+                return why;
             }
             gone_at = Instant::now() + silence;
         }
@@ -132,7 +132,7 @@ impl Conversation {
             Some(Message::Heartbeat(_)) | None => Ok(()),
             Some(Message::Hello(_)) => {
                 tracing::warn!(host = %self.host, "a second Hello on one stream");
-                Err(Over)
+                Err(Over("it said Hello twice"))
             }
         }
     }
@@ -163,7 +163,7 @@ impl Conversation {
             Err(error) => {
                 // The agent connects again and reports again; until then the host is listed as UNKNOWN.
                 tracing::error!(host = %self.host, error = %Chain(&error), "a report could not be stored");
-                Err(Over)
+                Err(Over("the store does not serve"))
             }
         }
     }
@@ -226,7 +226,7 @@ impl Conversation {
             }),
             Err(error @ EngineError::Record(_)) => {
                 tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "a proposal could not be stored");
-                Err(Over)
+                Err(Over("the store does not serve"))
             }
             Err(error) => {
                 self.log_refused("proposal", id, &error);
@@ -293,7 +293,7 @@ impl Conversation {
             }
             Err(error @ EngineError::Record(_)) => {
                 tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "an end could not be stored");
-                Err(Over)
+                Err(Over("the store does not serve"))
             }
             Err(error) => {
                 self.log_refused("end", id, &error);
@@ -315,7 +315,7 @@ impl Conversation {
         });
         match tokio::time::timeout(patience, sending).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Over),
+            Ok(Err(_)) | Err(_) => Err(Over("the agent does not take answers")),
         }
     }
 }

@@ -152,23 +152,14 @@ pub enum StoreError {
         /// What SQLite's check says.
         problem: String,
     },
-    /// SQLite failed, as on a full disk.
-    #[error("the store {} cannot {action}", path.display())]
+    /// SQLite failed, as on a full disk: for a commit, all transactions of its group failed.
+    #[error("the store {} cannot {action}: {problem}", path.display())]
     Sqlite {
         /// The store's file.
         path: PathBuf,
         /// What was tried, as "commit".
         action: &'static str,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// Another transaction of the same group failed so, and all of the group with it.
-    #[error("the store {} cannot commit: {problem}", path.display())]
-    Group {
-        /// The store's file.
-        path: PathBuf,
-        /// Why.
+        /// Why, in SQLite's words and with the way out where there is one.
         problem: String,
     },
     /// The process is ending, or a thread of the store has died, which ends the process.

@@ -115,14 +115,25 @@ impl Guest {
     pub(super) fn observe(&self) -> (Observed, String) {
         match self.owned() {
             Ok(Some(DomainState::Running)) => (Observed::InService, String::new()),
-            Ok(Some(DomainState::Off) | None) => (Observed::OutOfService, String::new()),
+            Ok(Some(DomainState::Off)) => (
+                Observed::OutOfService,
+                format!("domain {} is off and still defined", self.name),
+            ),
+            Ok(None) => (Observed::OutOfService, self.left_over()),
             Ok(Some(DomainState::Halted)) => (
                 Observed::Unknown,
                 format!("domain {} is paused, suspended or going down", self.name),
             ),
-            // Ours is not there, whatever else is.
-            Err(fault @ StepFault::ForeignDomain { .. }) => (Observed::OutOfService, fault.to_string()),
             Err(fault) => (Observed::Unknown, Chain(&fault).to_string()),
+        }
+    }
+
+    /// What a destroy would still remove although there is no domain; empty when nothing.
+    fn left_over(&self) -> String {
+        match self.overlay_seen() {
+            Ok(Some(_)) => format!("volume {} is still there", self.overlay),
+            // A pool that is not active is the matter of the next create.
+            Ok(None) | Err(_) => String::new(),
         }
     }
 

@@ -151,3 +151,17 @@ fn spawn(
         .map(drop)
         .map_err(failed)
 }
+
+/// SQLite's words for an error, once.
+fn failure(path: &Path, action: &'static str, error: &rusqlite::Error) -> StoreError {
+    let way_out = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => ": free some space on its disk",
+        Some(rusqlite::ErrorCode::ReadOnly) => ": make its directory writable",
+        _ => "",
+    };
+    StoreError::Sqlite {
+        path: path.to_owned(),
+        action,
+        problem: format!("{error}{way_out}"),
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use super::failure;
 use crate::store::{Entry, Order, Range, Revision, StoreError};
 
 /// A question, and where its answer goes.
@@ -21,11 +22,7 @@ pub(super) enum Request {
 
 /// Serves until every sender is dropped.
 pub(super) fn run(connection: &Connection, path: &Path, mut requests: mpsc::Receiver<Request>) {
-    let failed = |source| StoreError::Sqlite {
-        path: path.to_owned(),
-        action: "be read",
-        source,
-    };
+    let failed = |error| failure(path, "be read", &error);
     while let Some(request) = requests.blocking_recv() {
         // Who hung up needs no answer.
         match request {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::failure;
 use crate::store::StoreError;
 
 /// Each entry takes a store from the format of its index to the next. `PRAGMA user_version` is the format.
@@ -25,13 +26,7 @@ fn format_of(index: usize) -> i64 {
 }
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |action| {
-        move |source| StoreError::Sqlite {
-            path: path.to_owned(),
-            action,
-            source,
-        }
-    };
+    let failed = |action| move |error| failure(path, action, &error);
     let mut connection = Connection::open(path).map_err(failed("be opened"))?;
     check(path, &connection)?;
     connection
@@ -70,11 +65,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
-    .map_err(|source| StoreError::Sqlite {
-        path: path.to_owned(),
-        action: "be opened",
-        source,
-    })
+    .map_err(|error| failure(path, "be opened", &error))
 }
 
 fn check(path: &Path, connection: &Connection) -> Result<(), StoreError> {
@@ -87,11 +78,7 @@ fn check(path: &Path, connection: &Connection) -> Result<(), StoreError> {
         Ok(problem) => Err(damaged(problem)),
         Err(error) => match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Err(damaged(error.to_string())),
-            _ => Err(StoreError::Sqlite {
-                path: path.to_owned(),
-                action: "be checked",
-                source: error,
-            }),
+            _ => Err(failure(path, "be checked", &error)),
         },
     }
 }

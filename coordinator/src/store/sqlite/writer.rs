@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::failure;
 use crate::store::watch::Hub;
 use crate::store::{Committed, Event, Revision, StoreError, Transaction, Write};
 
@@ -30,11 +31,7 @@ impl Writer {
         let revision = connection
             .query_row("SELECT current FROM revision", [], |row| row.get::<_, i64>(0))
             .map(|current| Revision(current.unsigned_abs()))
-            .map_err(|source| StoreError::Sqlite {
-                path: path.to_path_buf(),
-                action: "tell its revision",
-                source,
-            })?;
+            .map_err(|error| failure(&path, "tell its revision", &error))?;
         Ok(Self {
             connection,
             path,
@@ -61,28 +58,16 @@ impl Writer {
                         let _ = answer.send(Ok(outcome));
                     }
                 }
-                Err(source) => self.refuse(answers, source),
+                Err(error) => self.refuse(answers, &error),
             }
         }
     }
 
-    fn refuse(&self, answers: Vec<oneshot::Sender<Result<Committed, StoreError>>>, source: rusqlite::Error) {
-        let problem = source.to_string();
-        tracing::error!(store = %self.path.display(), error = problem, "cannot commit");
-        let mut source = Some(source);
+    fn refuse(&self, answers: Vec<oneshot::Sender<Result<Committed, StoreError>>>, error: &rusqlite::Error) {
+        let refusal = || failure(&self.path, "commit", error);
+        tracing::error!(error = %refusal(), "nothing can be stored");
         for answer in answers {
-            let path = self.path.to_path_buf();
-            let _ = answer.send(Err(match source.take() {
-                Some(source) => StoreError::Sqlite {
-                    path,
-                    action: "commit",
-                    source,
-                },
-                None => StoreError::Group {
-                    path,
-                    problem: problem.clone(),
-                },
-            }));
+            let _ = answer.send(Err(refusal()));
         }
     }
 
