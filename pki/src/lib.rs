@@ -23,7 +23,7 @@ pub use client::client_config;
 pub use dial::dial;
 pub use files::{Credentials, CredentialsError, TlsFiles};
 pub use identity::{Identity, IdentityError, Role, Subject, TrustDomain};
-pub use server::{explain_failed_handshake, peer_identity, server_config};
+pub use server::{explain_failed_handshake, peer_identity, peer_not_after, server_config};
 
 use std::sync::Arc;
 

@@ -8,15 +8,18 @@ use std::io;
 use std::sync::Arc;
 
 use hostler_common::error::Chain;
+use hostler_common::units::UnixMillis;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::files::Credentials;
-use crate::identity::{Identity, IdentityError, TrustDomain};
+use crate::identity::{Identity, IdentityError, TrustDomain, plain};
 use crate::refusal::{tls_error, without_link};
 use crate::verify::{self, Usage, VerifyError};
 use crate::{ALPN, TlsConfigError, provider};
@@ -60,6 +63,24 @@ pub fn peer_identity(connection: &rustls::ServerConnection) -> Result<Identity, 
         .and_then(|chain| chain.first())
         .ok_or(IdentityError::NoCertificate)?;
     Identity::of_certificate(leaf)
+}
+
+/// The last moment of the certificate at the other end of a finished handshake. TLS looks at it once; whoever keeps
+/// a connection open looks at it again.
+///
+/// # Errors
+/// As [`peer_identity`].
+pub fn peer_not_after(connection: &rustls::ServerConnection) -> Result<UnixMillis, IdentityError> {
+    let leaf = connection
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .ok_or(IdentityError::NoCertificate)?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|source| IdentityError::Unreadable {
+        source: plain(source),
+    })?;
+    Ok(UnixMillis(
+        parsed.validity().not_after.timestamp().saturating_mul(1000),
+    ))
 }
 
 /// Why a handshake failed, for the log: what is wrong with the peer's certificate, or with its TLS. `error` is what

@@ -5,9 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
+use hostler_common::rpc::hostler::fleet::v1::fleet_service_client::FleetServiceClient;
+use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, IssueOptions};
 use hostler_pki::issued::Existing;
-use hostler_pki::{Credentials, TlsFiles};
+use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use hostler_tests::fleet::Fleet;
 use hostler_tests::pki::TestCa;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -75,13 +78,12 @@ async fn only_a_certificate_of_this_fleet_reaches_the_server() {
     );
 }
 
-#[tokio::test]
-async fn an_expired_certificate_does_not_reach_the_server() {
-    let fleet = Fleet::start().await;
+/// A client of `fleet` whose certificate has 3 s to live: long enough to be seen working, short enough to be
+/// waited for.
+fn short_lived(fleet: &Fleet) -> (Credentials, Arc<rustls::ClientConfig>) {
     let dir = tempfile::TempDir::new().unwrap();
     let authority = Authority::open(fleet.ca.files("client/viewer/test").ca.parent().unwrap()).unwrap();
     let identity = "spiffe://fleet.test/client/admin/late".parse().unwrap();
-    // Long enough to be seen working, short enough to be waited for.
     let options = IssueOptions {
         lifetime: Duration::from_secs(3),
         ..IssueOptions::default()
@@ -98,6 +100,13 @@ async fn an_expired_certificate_does_not_reach_the_server() {
     };
     let credentials = Credentials::load(&files).unwrap();
     let config = hostler_pki::client_config(&credentials).unwrap();
+    (credentials, config)
+}
+
+#[tokio::test]
+async fn an_expired_certificate_does_not_reach_the_server() {
+    let fleet = Fleet::start().await;
+    let (_, config) = short_lived(&fleet);
     assert!(
         answered(&fleet, config.clone()).await > 0,
         "it works while it lives"
@@ -107,6 +116,40 @@ async fn an_expired_certificate_does_not_reach_the_server() {
     })
     .await;
     assert!(answered(&fleet, fleet.ca.client_config("client/viewer/test")).await > 0);
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_certificate_expires() {
+    let fleet = Fleet::start().await;
+    let (credentials, config) = short_lived(&fleet);
+    let address = fleet.address.to_string().parse().unwrap();
+    let channel = hostler_pki::connect(&address, config, ChannelOptions::default())
+        .await
+        .unwrap();
+    let watch = |channel| async {
+        let mut client = FleetServiceClient::new(channel);
+        let mut stream = client
+            .watch_hypervisors(WatchHypervisorsRequest {})
+            .await
+            .unwrap()
+            .into_inner();
+        // The mark that all have been sent; nothing follows in a fleet without hosts.
+        stream.message().await.unwrap().unwrap();
+        stream
+    };
+    let mut dying = watch(channel).await;
+    let mut living = watch(fleet.channel("client/viewer/test")).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), dying.message()).await;
+    let status = ended
+        .expect("the connection outlives its certificate")
+        .unwrap_err();
+    assert!(
+        hostler_pki::explain(&status).is_some(),
+        "the connection broke: {status:?}"
+    );
+    assert!(UnixMillis::now() >= credentials.not_after(), "it broke too early");
+    let others = tokio::time::timeout(Duration::from_millis(100), living.message()).await;
+    assert!(others.is_err(), "another connection ended too: {others:?}");
 }
 
 #[tokio::test]
