@@ -3,18 +3,39 @@
 use std::net::SocketAddr;
 
 use hostler_common::id::HypervisorId;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{Argv, GuestConfig, HostConfig};
 
 /// A hypervisor of this host.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[derive(Debug, Clone)]
 pub enum HypervisorConfig {
     /// The host itself.
     Host(Box<HostConfig>),
     /// A domain that the agent builds.
     Guest(Box<GuestConfig>),
+}
+
+/// In two steps rather than by serde's tag, which forgets the key that an error is about.
+impl<'de> Deserialize<'de> for HypervisorConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(from)?;
+        let id = table
+            .get("id")
+            .map_or_else(|| "without id".to_owned(), |id| format!("id = {id}"));
+        let kind = table.remove("kind");
+        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default();
+        let config = match kind {
+            "host" => HostConfig::deserialize(table).map(|host| Self::Host(Box::new(host))),
+            "guest" => GuestConfig::deserialize(table).map(|guest| Self::Guest(Box::new(guest))),
+            other => {
+                let problem = format!("hypervisor {id}: kind is {other:?}; it must be \"host\" or \"guest\"");
+                return Err(D::Error::custom(problem));
+            }
+        };
+        config.map_err(|error| D::Error::custom(format!("hypervisor {id}: {}", error.to_string().trim_end())))
+    }
 }
 
 impl HypervisorConfig {

@@ -198,8 +198,8 @@ fn empty_and_impossible_values_are_refused_with_a_sentence() {
     for (from, to, says) in [
         ("stop = [\"/x\"]", "stop = []", "the command is empty"),
         ("stop = [\"/x\"]", "stop = [\"\"]", "the command is empty"),
-        ("cpu = 1", "cpu = 0", "nonzero"),
-        ("memory_mb = 256", "memory_mb = 0", "nonzero"),
+        ("cpu = 1", "cpu = 0", "in `cpu`"),
+        ("memory_mb = 256", "memory_mb = 0", "in `memory_mb`"),
         ("memory_mb = 256", "memory_mb = -1", "invalid value"),
         ("\"0000:65:00.0\"", "\"65:00.0\"", "write it as 0000:65:00.0"),
         ("\"0000:65:00.0\"", "\"0000:65:20.0\"", "not a PCI address"),
@@ -237,7 +237,7 @@ fn empty_and_impossible_values_are_refused_with_a_sentence() {
             "\"soon\" is not a duration",
         ),
         ("\"demo-host\"", "\"../x\"", "hypervisor id"),
-        ("kind = \"host\"", "kind = \"cloud\"", "unknown variant"),
+        ("kind = \"host\"", "kind = \"cloud\"", "kind is \"cloud\""),
         ("\"127.0.0.1:1312\"", "\"http://127.0.0.1:1312\"", "http"),
     ] {
         let text = refusal(from, to);
