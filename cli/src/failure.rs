@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
+use hostler_common::id::HypervisorId;
 use hostler_pki::{About, ChannelError, CoordinatorAddress, CredentialsError, Role, TlsConfigError};
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -20,6 +21,9 @@ pub(crate) enum Failure {
     /// The settings do not do.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// One hypervisor named more than once.
+    #[error("{id} is named twice")]
+    Twice { id: HypervisorId },
     /// The certificate files do not do.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -99,7 +103,7 @@ impl Failure {
     /// The documented exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Listen(ListenError::Refused { .. }) => 2,
+            Self::Settings(_) | Self::Twice { .. } | Self::Listen(ListenError::Refused { .. }) => 2,
             Self::Credentials(_) | Self::Tls(_) | Self::Connect(_) => 3,
             Self::NoAnswer { .. } | Self::NotEnded { .. } => 3,
             Self::Call { status, .. } => call_code(status),
@@ -111,14 +115,14 @@ impl Failure {
         }
     }
 
-    /// What a person can do about it.
-    pub(crate) fn way_out(&self) -> Option<String> {
+    /// What a person can do about it. There always is something.
+    pub(crate) fn way_out(&self) -> String {
         match self {
-            Self::Settings(error) => error.way_out().or_else(|| Some("hostler --help".into())),
-            Self::Credentials(_) | Self::Tls(_) => Some(
-                "hostler-pki show FILE says what a certificate is; hostler-pki issue client makes one".into(),
-            ),
-            Self::Connect(error) => Some(connect_way_out(error)),
+            Self::Settings(error) => error.way_out().unwrap_or_else(|| "hostler --help".into()),
+            Self::Twice { .. } => "the same command with each id once".into(),
+            Self::Credentials(error) => credentials_way_out(error),
+            Self::Tls(_) => CERTIFICATE.into(),
+            Self::Connect(error) => connect_way_out(error),
             Self::Call {
                 needs,
                 address,
@@ -126,22 +130,22 @@ impl Failure {
                 ..
             } => call_way_out(*needs, address, status),
             Self::NoAnswer { .. } => {
-                Some("a longer --timeout, or systemctl status hostler-coordinator there".into())
+                format!("a longer --timeout, or {SERVICE} there")
             }
-            Self::NotEnded { watch, .. } => Some(watching(watch)),
-            Self::Interrupted { watch } if watch.is_empty() => {
-                Some("the same command again: it attaches".into())
-            }
-            Self::Interrupted { watch } => Some(watching(watch)),
-            Self::Operation { show, .. } if show.is_empty() => Some("hostler hypervisors list".into()),
-            Self::Operation { show, .. } => Some(
-                show.iter()
-                    .map(|id| format!("hostler operations show {id}"))
-                    .collect::<Vec<_>>()
-                    .join("\n     "),
-            ),
+            Self::NotEnded { watch, .. } => watching(watch),
+            Self::Interrupted { watch } if watch.is_empty() => "the same command again: it attaches".into(),
+            Self::Interrupted { watch } => watching(watch),
+            Self::Operation { show, .. } if show.is_empty() => "hostler hypervisors list".into(),
+            Self::Operation { show, .. } => show
+                .iter()
+                .map(|id| format!("hostler operations show {id}"))
+                .collect::<Vec<_>>()
+                .join("\n     "),
             Self::Listen(error) => error.way_out(),
-            Self::System { .. } | Self::Print { .. } => None,
+            Self::System { .. } => {
+                "ulimit -a says what this shell may use; raise it, or end something".into()
+            }
+            Self::Print { .. } => "another place for standard output; df says which disk is full".into(),
         }
     }
 
@@ -150,10 +154,7 @@ impl Failure {
         let code = self.code();
         // Nobody reads any more; that is how `hostler … | head` ends.
         if code != 141 {
-            let mut text = format!("error: {}\n", Chain(self));
-            if let Some(way_out) = self.way_out() {
-                text.push_str(&format!("try: {way_out}\n"));
-            }
+            let text = format!("error: {}\ntry: {}\n", Chain(self), self.way_out());
             // When standard error is gone too, the exit code still tells.
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
         }
@@ -206,6 +207,28 @@ const SERVICE: &str = "systemctl status hostler-coordinator";
 const CERTIFICATE: &str =
     "hostler-pki show FILE says what your certificate is; hostler-pki issue client makes another";
 
+fn credentials_way_out(error: &CredentialsError) -> String {
+    match error {
+        CredentialsError::Read { .. } | CredentialsError::NotAFile { .. } => {
+            "--ca, --cert and --key, or HOSTLER_CA, HOSTLER_CERT and HOSTLER_KEY, with the right files; hostler-pki \
+             issue client makes them"
+                .into()
+        }
+        CredentialsError::LooseKey { path, .. } => format!("chmod 0600 {}", path.display()),
+        CredentialsError::ForeignKey { path, .. } => format!("chown root {}", path.display()),
+        CredentialsError::NotPem { .. }
+        | CredentialsError::NoCertificate { .. }
+        | CredentialsError::BadRoot { .. }
+        | CredentialsError::Unreadable { .. }
+        | CredentialsError::KeyCount { .. }
+        | CredentialsError::BadKey { .. }
+        | CredentialsError::Mismatch { .. }
+        | CredentialsError::NotAccepted { .. } => {
+            "hostler-pki show FILE says what a certificate is; hostler-pki issue client makes one".into()
+        }
+    }
+}
+
 fn connect_way_out(error: &ChannelError) -> String {
     match error {
         ChannelError::CertificateRefused { .. } => CERTIFICATE.into(),
@@ -220,27 +243,39 @@ fn connect_way_out(error: &ChannelError) -> String {
         | ChannelError::Handshake { address, .. }
         | ChannelError::Closed { address, .. }
         | ChannelError::Protocol { address, .. } => {
-            format!("--coordinator with another address, if {address} is wrong; there: {SERVICE}")
+            format!(
+                "--coordinator or HOSTLER_COORDINATOR with another address, if {address} is wrong; there: {SERVICE}"
+            )
         }
     }
 }
 
-fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> Option<String> {
+fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> String {
+    if certificate_refused(status) {
+        return CERTIFICATE.into();
+    }
+    if connection_broke(status) {
+        return format!("again in a moment; on the machine of {address}: {SERVICE}");
+    }
     match status.code() {
-        Code::PermissionDenied => Some(format!(
-            "a certificate with the role {needs}: hostler-pki issue client {needs} NAME, then --cert and --key"
-        )),
-        Code::Unauthenticated => Some(CERTIFICATE.into()),
-        Code::InvalidArgument => Some("the same command with --help".into()),
-        Code::NotFound if needs == Role::Viewer => {
-            Some("hostler hypervisors list, or hostler operations list".into())
+        Code::PermissionDenied => format!(
+            "a certificate with the role {needs}: hostler-pki issue client {needs} NAME, then --cert and --key, or \
+             HOSTLER_CERT and HOSTLER_KEY"
+        ),
+        Code::Unauthenticated => CERTIFICATE.into(),
+        Code::InvalidArgument | Code::OutOfRange => "the same command with --help".into(),
+        Code::NotFound | Code::AlreadyExists => "hostler hypervisors list, or hostler operations list".into(),
+        Code::FailedPrecondition | Code::Aborted => {
+            "hostler operations list says where each operation stands".into()
         }
-        Code::Unimplemented => Some("a coordinator of this client's version (hostler --version)".into()),
-        _ if certificate_refused(status) => Some(CERTIFICATE.into()),
-        _ if connection_broke(status) => Some(format!(
-            "again in a moment; on the machine of {address}: {SERVICE}"
-        )),
-        _ => None,
+        Code::Unimplemented => "a coordinator of this client's version (hostler --version)".into(),
+        Code::DeadlineExceeded => format!("a longer --timeout, or {SERVICE} there"),
+        Code::ResourceExhausted | Code::Unavailable | Code::Cancelled => {
+            format!("again in a moment; on the machine of {address}: {SERVICE}")
+        }
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => {
+            format!("journalctl -u hostler-coordinator on the machine of {address} says more")
+        }
     }
 }
 
@@ -283,12 +318,38 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_role_that_is_needed() {
-        let way_out = call(Code::PermissionDenied).way_out().unwrap();
+        let way_out = call(Code::PermissionDenied).way_out();
         assert!(way_out.contains("role operator"), "{way_out}");
         assert!(
             way_out.contains("hostler-pki issue client operator NAME"),
             "{way_out}"
         );
+    }
+
+    #[test]
+    fn a_failed_call_always_has_a_way_out() {
+        // Every code there is, from OK to UNAUTHENTICATED.
+        for code in 0..=16 {
+            let failure = call(Code::from(code));
+            assert!(!failure.way_out().is_empty(), "{failure:?}");
+        }
+        assert!(
+            call(Code::Internal)
+                .way_out()
+                .contains("journalctl -u hostler-coordinator")
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_reach_is_cured_by_the_command_that_is_told() {
+        let path = std::path::PathBuf::from("/k");
+        let loose = CredentialsError::LooseKey {
+            path: path.clone(),
+            mode: 0o644,
+        };
+        assert_eq!(Failure::from(loose).way_out(), "chmod 0600 /k");
+        let foreign = CredentialsError::ForeignKey { path, owner: 1000 };
+        assert_eq!(Failure::from(foreign).way_out(), "chown root /k");
     }
 
     #[test]
@@ -321,7 +382,7 @@ mod tests {
             watch: vec!["a".into(), "b".into()],
         };
         assert_eq!(
-            failure.way_out().unwrap(),
+            failure.way_out(),
             "hostler operations watch a\n     hostler operations watch b"
         );
     }

@@ -28,6 +28,20 @@ async fn a_create_that_fails_exits_with_1_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_hypervisor_named_twice_is_refused_before_anything_is_asked() {
+    let pki = Pki::new();
+    let (address, asked) = play(&pki).await;
+    let output = run(pki.hostler(&address, &["hypervisors", "create", "hv1", "hv2", "hv1"])).await;
+    let words = report(&output);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(
+        words.contains("error: hv1 is named twice\ntry: the same command with each id once\n"),
+        "{words}"
+    );
+    assert!(asked.lock().unwrap().creates.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn detaching_says_how_to_watch() {
     insta::assert_snapshot!(hostler(&["hypervisors", "create", "waits", "--detach"]).await);
 }

@@ -1,5 +1,7 @@
 //! `hostler hypervisors create` and `destroy`: the arguments. What follows is `follow`'s.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use hostler_common::id::HypervisorId;
 use hostler_common::operation::OperationKind;
@@ -77,6 +79,11 @@ impl Destroy {
 
 impl Change {
     async fn run(&self, kind: OperationKind, context: &Context) -> Result<(), Failure> {
+        // A mistake of typing, most likely: another id was meant.
+        let mut named = BTreeSet::new();
+        if let Some(id) = self.ids.iter().find(|id| !named.insert(*id)) {
+            return Err(Failure::Twice { id: id.clone() });
+        }
         let wish = Wish {
             kind,
             ids: self.ids.clone(),

@@ -80,15 +80,15 @@ pub(crate) enum ListenError {
 
 impl ListenError {
     /// What to do about it.
-    pub(crate) fn way_out(&self) -> Option<String> {
+    pub(crate) fn way_out(&self) -> String {
         match self {
-            Self::Refused { address } => Some(format!(
+            Self::Refused { address } => format!(
                 "--listen 127.0.0.1:{}, or --allow-non-loopback if the network around it is trusted",
                 address.port()
-            )),
-            Self::Bind { .. } => Some("another port or path, or end the process that has this one".into()),
-            Self::Busy { .. } => Some("another path, or end that process".into()),
-            Self::NotASocket { .. } => Some("another path".into()),
+            ),
+            Self::Bind { .. } => "another port or path, or end the process that has this one".into(),
+            Self::Busy { .. } => "another path, or end that process".into(),
+            Self::NotASocket { .. } => "another path".into(),
         }
     }
 }
