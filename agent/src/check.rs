@@ -5,6 +5,7 @@
 
 use hostler_common::rpc::hostler::agent::v1::HostReport;
 
+use crate::hypervisor::Look;
 use crate::wiring::Parts;
 
 /// Prints what was found. Blocks: it looks at the host.
@@ -14,7 +15,7 @@ pub fn print(parts: &Parts) {
     println!("valid until   {}", parts.credentials.not_after());
     println!("coordinator   {} (not dialled)", parts.config.coordinator);
     println!("state         {}", parts.config.state_dir);
-    let report = parts.hypervisors.report();
+    let report = parts.hypervisors.report(Look::Whole);
     for line in lines(&report) {
         println!("{line}");
     }

@@ -19,6 +19,7 @@ use crate::config::AgentConfig;
 use crate::executor::outbox::Outbox;
 use crate::executor::run::Executor;
 use crate::hypervisor::{Hypervisors, SetupError};
+use crate::inventory::storage;
 use crate::journal::state_dir::{StateDir, StateDirError};
 use crate::libvirt::Libvirt;
 use crate::libvirt::events::{DomainWatch, watch_domains};
@@ -31,6 +32,7 @@ use crate::session::task::SessionTask;
 /// Calls on files at a time. A disk works on one fsync after another; more threads would only wait with them.
 const FILE_PLACES: usize = 8;
 /// A report is a few dozen quick libvirt calls; twice the longest that one may take shows that libvirt hangs.
+/// The shared paths have their own time.
 const REPORT_CALLS: u32 = 2;
 /// Threads for blocking calls: the steps' places, the files', one report, and the resolver of host names.
 pub const BLOCKING_THREADS: usize = crate::blocking::PLACES + FILE_PLACES + 2;
@@ -127,8 +129,9 @@ impl Parts {
         let looked_at = Arc::clone(&self.hypervisors);
         let reporter = report::spawn(
             &mut tasks,
-            Arc::new(move || looked_at.report()),
-            self.config.libvirt.call_timeout * REPORT_CALLS,
+            Arc::new(move |look| looked_at.report(look)),
+            self.hypervisors.unseen(),
+            self.config.libvirt.call_timeout * REPORT_CALLS + storage::DEADLINE,
             stop.clone(),
         );
         let changed = reporter.clone();

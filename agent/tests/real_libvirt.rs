@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use hostler_agent::hypervisor::Look;
 use hostler_agent::libvirt::events::watch_domains;
 use hostler_agent::libvirt::{Libvirt, LibvirtFault, Presence};
 use hostler_common::error::Retry;
@@ -180,7 +181,7 @@ fn a_host_and_a_guest_live_their_lives_by_the_laws() {
 
     obey_the_laws(&fleet.create(&guest), || site.world());
     assert_eq!(fleet.observed(&guest), Observed::InService);
-    let report = fleet.hypervisors.report();
+    let report = fleet.hypervisors.report(Look::Whole);
     let running = report.inventory.unwrap().running_domains;
     assert!(running.iter().any(|domain| domain.name == guest), "{running:?}");
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hostler_agent::config::AgentConfig;
 use hostler_agent::executor::step::{Before, Progress};
-use hostler_agent::hypervisor::SetupError;
+use hostler_agent::hypervisor::{Look, SetupError};
 use hostler_agent::libvirt::events::watch_domains;
 use hostler_agent::libvirt::{Libvirt, Presence};
 use hostler_common::error::Retry;
@@ -308,7 +308,7 @@ fn a_domain_of_another_owner_is_never_touched() {
     }
     assert_eq!(guest_world(&fleet.libvirt, "images", "g1"), before);
     let report = fleet.report("g1");
-    assert_eq!(report.observed(), Observed::OutOfService);
+    assert_eq!(report.observed(), Observed::Unknown);
     assert!(report.detail.contains("did not make"), "{}", report.detail);
 }
 
@@ -459,7 +459,7 @@ fn a_host_whose_libvirt_is_down_is_still_reported() {
         uri,
         &[GUEST, &host(&world, "")].concat(),
     ));
-    let report = fleet.hypervisors.report();
+    let report = fleet.hypervisors.report(Look::Whole);
     let inventory = report.inventory.unwrap();
     assert!(inventory.cpu_threads > 0 && inventory.memory_mb > 0);
     let libvirt = inventory.libvirt.unwrap();
@@ -482,6 +482,38 @@ fn a_host_whose_libvirt_is_down_is_still_reported() {
 }
 
 #[test]
+fn a_host_of_which_libvirt_was_never_asked_is_reported_with_all_its_hypervisors() {
+    let world = World::of("");
+    let shared = "[[shared_storage]]\npath = \"/isard\"\nsource = \"nas:/isard\"\n";
+    let fleet = world.fleet(&[GUEST, &host(&world, ""), shared].concat());
+    let report = fleet.hypervisors.unseen();
+    let inventory = report.inventory.unwrap();
+    assert!(inventory.cpu_threads > 0 && inventory.memory_mb > 0);
+    assert_eq!(inventory.libvirt.unwrap().problem, "it has not been asked yet");
+    let storage = &inventory.shared_storage[0];
+    assert_eq!((storage.path.as_str(), storage.usable), ("/isard", false));
+    assert_eq!(report.hypervisors.len(), 2);
+    for hypervisor in report.hypervisors {
+        assert_eq!(hypervisor.observed(), Observed::Unknown, "{}", hypervisor.id);
+    }
+}
+
+#[test]
+fn a_quick_look_keeps_what_the_last_whole_one_saw_of_shared_storage() {
+    let world = World::of("");
+    let shared = "[[shared_storage]]\npath = \"/nonexistent\"\nsource = \"nas:/isard\"\n";
+    let fleet = world.fleet(&[GUEST, shared].concat());
+    let problem = |look| {
+        let inventory = fleet.hypervisors.report(look).inventory.unwrap();
+        inventory.shared_storage[0].problem.clone()
+    };
+    assert_eq!(problem(Look::Quick), "it has not been checked yet");
+    let seen = problem(Look::Whole);
+    assert_eq!(seen, "nothing is mounted on /nonexistent; mount nas:/isard");
+    assert_eq!(problem(Look::Quick), seen);
+}
+
+#[test]
 fn a_report_is_the_same_until_something_changes() {
     let domains: String = (1..=9)
         .rev()
@@ -489,8 +521,8 @@ fn a_report_is_the_same_until_something_changes() {
         .collect();
     let world = World::of(&[POOL, NETWORK, &domains].concat());
     let fleet = world.fleet(&[GUEST, &host(&world, "")].concat());
-    let report = fleet.hypervisors.report();
-    assert_eq!(report, fleet.hypervisors.report());
+    let report = fleet.hypervisors.report(Look::Whole);
+    assert_eq!(report, fleet.hypervisors.report(Look::Whole));
     let inventory = report.inventory.as_ref().unwrap();
     let names: Vec<_> = inventory
         .running_domains
@@ -506,7 +538,7 @@ fn a_report_is_the_same_until_something_changes() {
     assert_eq!(report.hypervisors[1].inventory.as_ref(), Some(inventory));
 
     run(&fleet.create("g1")).unwrap();
-    assert_ne!(report, fleet.hypervisors.report());
+    assert_ne!(report, fleet.hypervisors.report(Look::Whole));
 }
 
 fn gpu(name: &str, bus: u8, class: &str, vendor: u16, product: u16, label: &str, more: &str) -> String {
@@ -564,7 +596,7 @@ fn gpus_are_found_among_the_hosts_devices_and_given_to_their_guest() {
     let named = "[[gpu]]\npci = \"0000:17:00.0\"\nmodel = \"A16\"\n";
     let guest = format!("{GUEST}pci_devices = [\"0000:65:00.0\"]\n");
     let fleet = world.fleet(&[named, &guest].concat());
-    let report = fleet.hypervisors.report();
+    let report = fleet.hypervisors.report(Look::Whole);
     let gpus: Vec<_> = report.inventory.unwrap().gpus;
     let seen: Vec<_> = gpus
         .iter()

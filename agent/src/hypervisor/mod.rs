@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use hostler_common::id::HypervisorId;
 use hostler_common::operation::OperationKind;
-use hostler_common::rpc::hostler::agent::v1::{Gpu, HostReport};
+use hostler_common::rpc::hostler::agent::v1::{Gpu, HostReport, SharedStorage};
 use thiserror::Error;
 
 use crate::command::CommandFault;
-use crate::config::{AgentConfig, GpuOverride, HypervisorConfig, SharedStorageConfig};
+use crate::config::{AgentConfig, GpuOverride, HypervisorConfig};
 use crate::executor::step::Step;
+use crate::inventory::storage::SharedPath;
 use crate::libvirt::Libvirt;
 
 pub use fault::StepFault;
@@ -90,7 +91,7 @@ pub enum PlanError {
 struct Site {
     libvirt: Libvirt,
     call_timeout: Duration,
-    shared_storage: Vec<SharedStorageConfig>,
+    shared_storage: Vec<SharedPath>,
     gpu_names: Vec<GpuOverride>,
 }
 
@@ -106,12 +107,27 @@ enum Hypervisor {
     Guest(Arc<Guest>),
 }
 
+/// How much of the host is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What a domain that starts or ends changes. GPUs and shared storage are as last seen.
+    Quick,
+    /// All of it.
+    Whole,
+}
+
+/// What only a whole look reads.
+struct Seen {
+    /// Cards do not leave while libvirt is down, and a report without them would say so.
+    gpus: Vec<Gpu>,
+    shared_storage: Vec<SharedStorage>,
+}
+
 /// Every configured hypervisor of this host.
 pub struct Hypervisors {
     site: Arc<Site>,
     all: Vec<Hypervisor>,
-    /// The GPUs as last seen. Cards do not leave while libvirt is down, and a report without them would say so.
-    seen_gpus: Mutex<Vec<Gpu>>,
+    seen: Mutex<Seen>,
 }
 
 impl Hypervisors {
@@ -123,7 +139,12 @@ impl Hypervisors {
         let site = Arc::new(Site {
             libvirt,
             call_timeout: config.libvirt.call_timeout,
-            shared_storage: config.shared_storage.clone(),
+            shared_storage: config
+                .shared_storage
+                .iter()
+                .cloned()
+                .map(SharedPath::new)
+                .collect(),
             gpu_names: config.gpus.clone(),
         });
         let set_up = |hypervisor: &HypervisorConfig| {
@@ -135,11 +156,11 @@ impl Hypervisors {
             })
         };
         let all = config.hypervisors.iter().map(set_up).collect::<Result<_, _>>()?;
-        Ok(Self {
-            site,
-            all,
-            seen_gpus: Mutex::new(Vec::new()),
-        })
+        let seen = Mutex::new(Seen {
+            gpus: Vec::new(),
+            shared_storage: report::unchecked(&site),
+        });
+        Ok(Self { site, all, seen })
     }
 
     /// The steps of an operation, in order. It looks at nothing, so it does not block.
@@ -156,8 +177,14 @@ impl Hypervisors {
 
     /// The host and every hypervisor as they are now. It blocks. It never fails: what cannot be told is
     /// reported so, with the reason.
-    pub fn report(&self) -> HostReport {
-        report::read(self)
+    pub fn report(&self, look: Look) -> HostReport {
+        report::read(self, look)
+    }
+
+    /// The host and every hypervisor before anything was asked of libvirt: from the configuration and the
+    /// machine alone.
+    pub fn unseen(&self) -> HostReport {
+        report::unseen(self)
     }
 }
 

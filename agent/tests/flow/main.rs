@@ -10,6 +10,7 @@ mod coordinator;
 mod desk;
 mod journal;
 mod laws;
+mod looks;
 mod session;
 mod state;
 mod world;

@@ -43,7 +43,7 @@ impl Agent {
         let memory = Arc::new(AtomicU64::new(0));
         let (world, shown) = (rig.world.clone(), Arc::clone(&memory));
         // A report that shows the world: as many threads as there are objects.
-        let observe = move || HostReport {
+        let observe = move |_| HostReport {
             inventory: Some(Inventory {
                 cpu_threads: u32::try_from(world.objects().len()).unwrap(),
                 memory_mb: shown.load(Ordering::SeqCst),
@@ -54,6 +54,7 @@ impl Agent {
         let reporter = report::spawn(
             &mut tasks,
             Arc::new(observe),
+            HostReport::default(),
             Duration::from_secs(20),
             stop.clone(),
         );

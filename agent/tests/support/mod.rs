@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hostler_agent::config::AgentConfig;
 use hostler_agent::executor::step::{Before, Progress, Step, StepError};
-use hostler_agent::hypervisor::Hypervisors;
+use hostler_agent::hypervisor::{Hypervisors, Look};
 use hostler_agent::libvirt::{Libvirt, Presence};
 use hostler_common::id::HypervisorId;
 use hostler_common::operation::OperationKind;
@@ -57,7 +57,7 @@ impl Fleet {
     }
 
     pub fn report(&self, id: &str) -> HypervisorReport {
-        let report = self.hypervisors.report();
+        let report = self.hypervisors.report(Look::Whole);
         report
             .hypervisors
             .into_iter()

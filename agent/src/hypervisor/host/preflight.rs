@@ -11,7 +11,7 @@ use super::super::{Site, StepFault};
 use super::Host;
 use crate::config::FreeDisk;
 use crate::executor::step::{Before, Progress, Step, StepError};
-use crate::inventory::storage;
+use crate::inventory::storage::DEADLINE;
 
 /// 2026-11-01, before which this version was not there. A host whose clock says less lost its battery; its TLS
 /// and its leases would be wrong too.
@@ -36,7 +36,8 @@ impl Preflight {
         let domain_type = DomainType::choose(config.domain_type, &site.libvirt)?;
         progress.say(format!("domains run by {domain_type}"));
         for storage in &site.shared_storage {
-            storage::check(storage, &site.libvirt).map_err(StepFault::Storage)?;
+            storage.check(&site.libvirt).map_err(StepFault::Storage)?;
+            let storage = storage.config();
             progress.say(format!(
                 "{} is mounted from {} and writable",
                 storage.path, storage.source
@@ -53,7 +54,9 @@ impl Step for Preflight {
 
     fn deadline(&self) -> Duration {
         let storage = u32::try_from(self.host.site.shared_storage.len()).unwrap_or(u32::MAX);
-        self.host.site.calls(storage.saturating_add(2))
+        let calls = self.host.site.calls(storage.saturating_add(2));
+        // Its own deadline comes first, so that a path that hangs is named.
+        calls + DEADLINE.saturating_mul(storage)
     }
 
     fn look(&self) -> Result<Before, StepError> {
