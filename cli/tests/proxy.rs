@@ -205,6 +205,42 @@ async fn without_a_coordinator_the_client_sees_an_end_and_the_log_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_every_place_is_taken_is_logged_once() {
+    let pki = Pki::new();
+    // Takes connections and says nothing, so that every tunnel stays where it is.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let coordinator = silent.local_addr().unwrap().to_string();
+    let mut proxy = Proxy::start(&pki, &coordinator, &["--listen", "127.0.0.1:0"]);
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        clients.push(tokio::net::TcpStream::connect(proxy.address()).await.unwrap());
+    }
+    let mut log = BufReader::new(proxy.child.stderr.take().unwrap());
+    let told = tokio::task::block_in_place(|| {
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        line
+    });
+    assert!(
+        told.contains("every place is taken") && told.contains("connections=256"),
+        "{told}"
+    );
+    // The places go to those who wait, which takes every place again: no second line.
+    drop(clients);
+    kill(
+        Pid::from_raw(proxy.child.id().try_into().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    let rest = tokio::task::block_in_place(|| {
+        let mut rest = String::new();
+        log.read_to_string(&mut rest).unwrap();
+        rest
+    });
+    assert!(!rest.contains("every place is taken"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_serves_from_the_next_connection_on() {
     let pki = Pki::new();
     let (coordinator, _) = play(&pki).await;

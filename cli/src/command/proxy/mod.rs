@@ -15,6 +15,7 @@ use clap::Args;
 use hostler_common::retry::Waits;
 use hostler_common::shutdown;
 use hostler_common::telemetry::{self, LogFormat};
+use hostler_common::throttle::Throttle;
 use hostler_pki::{CoordinatorAddress, Credentials, TlsFiles};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -30,6 +31,9 @@ use crate::output;
 /// Two descriptors each, so 512: half of the 1024 that a process usually may have. The next one waits in the
 /// kernel's queue until another ends.
 const MOST_CONNECTIONS: usize = 256;
+
+/// That every place is taken, is told; a client that comes and goes at the bound does not fill the log.
+static FULL: Throttle = Throttle::new(1, Duration::from_secs(60));
 
 /// How long open connections may go on after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -124,6 +128,12 @@ async fn serve(listener: Listener, way: Arc<Way>, stop: CancellationToken) {
             (place, accepted) = next => match accepted {
                 Ok(local) => {
                     waits.reset();
+                    if places.available_permits() == 0 && FULL.pass().is_some() {
+                        tracing::warn!(
+                            connections = MOST_CONNECTIONS,
+                            "every place is taken; further clients wait until a connection ends"
+                        );
+                    }
                     let way = Arc::clone(&way);
                     tunnels.spawn(async move {
                         carry(local, &way).await;
