@@ -165,7 +165,7 @@ async fn a_list_is_whole_and_ordered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watching_lists_then_tells_changes() {
+async fn watching_lists_then_tells_what_differs_even_when_all_is_sent_again() {
     let words = hostler(&["hypervisors", "watch", "--timeout", "1s", "--output", "json"]).await;
     let events: Vec<_> = words
         .lines()
@@ -180,6 +180,7 @@ async fn watching_lists_then_tells_changes() {
         ("present", "hv2"),
         ("synced", ""),
         ("changed", "hv2"),
+        ("changed", "hv1"),
     ];
     assert_eq!(
         events,

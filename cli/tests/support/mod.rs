@@ -373,6 +373,10 @@ impl FleetService for Player {
             hypervisor("hv1", AvailableToCreate),
             Event::Synced(fleet::Synced {}),
             hypervisor("hv2", AvailableToDestroy),
+            // A reader that was too slow gets everything again, without a mark.
+            hypervisor("hv1", AvailableToCreate),
+            hypervisor("hv2", AvailableToDestroy),
+            hypervisor("hv1", AvailableToDestroy),
         ];
         let events = events.map(|event| Ok(fleet::WatchHypervisorsResponse { event: Some(event) }));
         Ok(Response::new(Box::pin(

@@ -27,7 +27,8 @@ impl News {
                 Some(WatchHypervisorsResponse {
                     event: Some(Event::Hypervisor(it)),
                 }) => return Ok(Some(it.into())),
-                // A second mark, or an event of a later version.
+                // A second mark, which may follow when the fleet is sent again in mid-stream, or an event of a
+                // later version.
                 Some(_) => {}
                 None => return Ok(None),
             }

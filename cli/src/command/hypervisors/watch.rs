@@ -68,6 +68,7 @@ async fn watch(coordinator: &Coordinator, teller: &Teller) -> Result<(), Failure
     teller.begin(&fleet)?;
     loop {
         let why = match news.next().await {
+            // A change, or the whole fleet once more because this reader was slow: told is what differs.
             Ok(Some(it)) => {
                 let old = fleet.insert(it.id.clone(), it.clone());
                 teller.changed(old.as_ref(), &it)?;
