@@ -341,17 +341,31 @@ fn done(plan: &Plan) -> Ending {
 }
 
 fn failed(plan: &Plan, befores: &[Before], failure: &Failure) -> Ending {
-    let undone = match changed(plan, befores, 0..befores.len()) {
-        names if names.is_empty() => "nothing to undo".to_owned(),
-        names => format!("undone: {}", names.join(", ")),
-    };
+    let put_back = put_back(plan, befores, 0..befores.len());
     Ending {
         outcome: Outcome::Failed,
         message: format!(
-            "step '{}' failed: {}; {undone}",
+            "step '{}' failed: {}; {put_back}",
             name(plan, failure.step),
             failure.cause
         ),
+    }
+}
+
+/// What the undos of a range came to: what the operation had made is gone, what was there before it is as before.
+fn put_back(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> String {
+    let of = |wanted: fn(Before) -> bool| {
+        let steps = range.clone().rev();
+        let steps = steps.filter(|step| befores.get(*step).copied().is_some_and(wanted));
+        steps.map(|step| name(plan, step)).collect::<Vec<_>>()
+    };
+    let made = of(|before| before == Before::Absent);
+    let existed = of(|before| matches!(before, Before::Inactive | Before::Active));
+    match (made.is_empty(), existed.is_empty()) {
+        (true, true) => "nothing to undo".to_owned(),
+        (false, true) => format!("undone: {}", made.join(", ")),
+        (true, false) => format!("as before: {}", existed.join(", ")),
+        (false, false) => format!("undone: {}; as before: {}", made.join(", "), existed.join(", ")),
     }
 }
 
@@ -370,11 +384,11 @@ fn stuck(plan: &Plan, befores: &[Before], step: usize, failure: &Failure, cause:
     Ending {
         outcome: Outcome::NeedsAttention,
         message: format!(
-            "step '{}' failed: {}; undoing '{}' failed: {cause}; undone: {}; not undone: {}",
+            "step '{}' failed: {}; undoing '{}' failed: {cause}; {}; not undone: {}",
             name(plan, failure.step),
             failure.cause,
             name(plan, step),
-            list(&changed(plan, befores, step + 1..befores.len())),
+            put_back(plan, befores, step + 1..befores.len()),
             list(&changed(plan, befores, 0..step + 1)),
         ),
     }
