@@ -26,9 +26,16 @@ source "$here/lib/libvirt.sh"
 usage="usage: demo.sh [run|up|tour|down]"
 [[ $# -le 1 ]] || fail "$usage"
 verb="${1:-run}"
+if [[ "$verb" =~ ^(help|-h|--help)$ ]]; then
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+  exit 0
+fi
 
 DEMO="${HOSTLER_DEMO_DIR:-$top/.demo}"
 [[ "$DEMO" == /* ]] || DEMO="$PWD/$DEMO"
+# The path goes into TOML, XML and a shell script as it is.
+[[ "$DEMO" =~ ^[A-Za-z0-9._/+-]+$ ]] ||
+  fail "the demo cannot live in '$DEMO': its path may hold only letters, digits and . _ / + -. Choose another: HOSTLER_DEMO_DIR=/tmp/hostler-demo $0 $verb"
 PORT="${HOSTLER_DEMO_PORT:-$(cat "$DEMO/port" 2>/dev/null || echo 1312)}"
 [[ "$PORT" =~ ^[1-9][0-9]{0,4}$ && "$PORT" -le 65535 ]] || fail "HOSTLER_DEMO_PORT is '$PORT'; it must be a port number from 1 to 65535"
 RECORDS="$DEMO/run"
@@ -113,7 +120,7 @@ down() {
 }
 
 run() {
-  local code=0 was_up=no
+  local code=0 was_up=no logs=$LOGS
   fleet_is_up && was_up=yes
   # Ctrl-C ends the step that runs; the demo is taken down all the same.
   trap 'code=130' INT TERM
@@ -124,11 +131,14 @@ run() {
     if [[ $code -ne 0 && -d "$LOGS" ]]; then
       mkdir -p "$top/.tools"
       rm -rf "$top/.tools/demo-logs"
-      cp -r "$LOGS" "$top/.tools/demo-logs"
+      # `down` removes them with the rest.
+      if cp -r "$LOGS" "$top/.tools/demo-logs"; then logs="$top/.tools/demo-logs"; fi
     fi
     "$0" down || code=$?
   fi
-  [[ $code -eq 0 ]] || fail "the demo did not go as it should (see above). The logs are in $top/.tools/demo-logs"
+  [[ $code -ne 0 ]] || return 0
+  [[ -d "$logs" ]] || fail "the demo did not go as it should; what is wrong is said above"
+  fail "the demo did not go as it should (see above). The logs are in $logs"
 }
 
 case "$verb" in
@@ -140,6 +150,5 @@ case "$verb" in
     tour
     ;;
   down) down ;;
-  help | -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
   *) fail "unknown verb '$verb'; $usage" ;;
 esac

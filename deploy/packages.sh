@@ -47,9 +47,10 @@ list_missing() {
   done
 }
 
-if ! command -v dpkg-query apt-get >/dev/null; then
-  fail "this machine has no apt-get. Install by hand what your system calls: ${wanted[*]}"
-fi
+# One by one: asked for two at once, `command -v` is content with either.
+for tool in dpkg-query apt-get; do
+  command -v "$tool" >/dev/null || fail "this machine has no $tool. Install by hand what your system calls: ${wanted[*]}"
+done
 list_missing
 if [[ ${#missing[@]} -eq 0 ]]; then
   say "packages for $*: all installed"

@@ -182,6 +182,7 @@ demo_refusals() {
   elsewhere="$(dirname "$DEMO_TEST_DIR")/other"
   check "an unknown verb is refused" says "unknown verb 'sideways'" deploy/demo.sh sideways || true
   check "a port that is no port is refused" says "must be a port number" env HOSTLER_DEMO_PORT=http deploy/demo.sh up || true
+  check "a folder whose name would need quoting is refused" says "may hold only letters" env HOSTLER_DEMO_DIR="/tmp/a\"b" deploy/demo.sh up || true
   check "a second demo on one machine is refused" says "another demo is up on this machine" \
     env HOSTLER_DEMO_DIR="$elsewhere" HOSTLER_DEMO_PORT="$DEMO_TEST_PORT" deploy/demo.sh up || true
   check "another port for the demo that is up is refused" says "is up already, on port $DEMO_TEST_PORT" \
