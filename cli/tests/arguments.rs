@@ -48,6 +48,7 @@ fn usage_errors_exit_with_2() {
         &["hypervisors", "create"],
         &["hypervisors", "show", "a/b"],
         &["hypervisors", "create", "-rf"],
+        &["hypervisors", "create", "hv1", "--reason", &"x".repeat(501)],
         &["operations", "show", "not-an-id"],
         &["operations", "resolve", support::ID],
         &["operations", "list", "--limit", "0"],

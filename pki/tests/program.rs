@@ -132,6 +132,9 @@ fn verify_says_good_or_bad_and_why() {
         out.contains("node-1.key: bad: ") && out.contains("holds no certificate"),
         "{out}"
     );
+    let (code, _, error) = run(dir.path(), "verify --ca pki/node-1.crt pki/node-1.crt");
+    assert_ne!(code, 0);
+    assert!(error.contains("node-1.crt is no CA"), "{error}");
     let (code, _, error) = run(dir.path(), "verify --ca absent.crt pki/node-1.crt");
     assert_eq!(code, 1);
     assert!(error.contains("cannot read absent.crt"), "{error}");

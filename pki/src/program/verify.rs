@@ -36,6 +36,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .iter()
         .map(CertificateFacts::read)
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(leaf) = facts.iter().find(|facts| !facts.is_ca) {
+        anyhow::bail!(
+            "{} is no CA: {} may not sign others; name the ca.crt",
+            arguments.ca.display(),
+            leaf.subject
+        );
+    }
     let ca = Ca {
         roots: files::read_roots(&arguments.ca)?,
         trust_domains: facts.into_iter().filter_map(|facts| facts.trust_domain).collect(),

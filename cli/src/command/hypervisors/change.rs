@@ -50,13 +50,25 @@ pub(crate) struct Destroy {
     change: Change,
 }
 
+/// The coordinator keeps so many characters, and HTTP/2 would not carry a novel.
+const REASON_AT_MOST: usize = 500;
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0..=REASON_AT_MOST => Ok(text.to_owned()),
+        count => Err(format!(
+            "it has {count} characters; at most {REASON_AT_MOST} are kept"
+        )),
+    }
+}
+
 #[derive(Debug, Args)]
 struct Change {
     /// Their ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<HypervisorId>,
-    /// Why, for the record
-    #[arg(long, value_name = "TEXT")]
+    /// Why, for the record; at most 500 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: Option<String>,
     /// Return once the coordinator has accepted it
     #[arg(long)]
