@@ -1,10 +1,13 @@
 //! The only place that starts external programs: by absolute path, without a shell, with a deadline.
 //!
 //! A program gets a clean environment, nothing to read, and a process group of its own, all of which is killed
-//! at the deadline. A daemon that it leaves behind after a good end is left alone.
+//! at the deadline. A daemon that it leaves behind after a good end is left alone. One that is meant to stay
+//! writes to a file: a pipe breaks when the agent restarts, and whoever writes to it then dies.
 
 use std::fmt;
-use std::io::Read;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -60,7 +63,7 @@ pub enum CommandFault {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The kernel did not start it.
     #[error("cannot start {command}")]
@@ -69,7 +72,18 @@ pub enum CommandFault {
         command: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// There is no file for what it says.
+    #[error("cannot use {}, where {command} writes", path.display())]
+    Log {
+        /// The program and its arguments.
+        command: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// It did not end in time and was killed.
     #[error("{command} did not end within {deadline:?} and was killed")]
@@ -104,7 +118,7 @@ impl CommandFault {
     pub fn retry(&self) -> Retry {
         match self {
             Self::NotFound { .. } | Self::NotExecutable { .. } | Self::Failed { .. } => Retry::Never,
-            Self::Start { .. } => Retry::Later,
+            Self::Start { .. } | Self::Log { .. } => Retry::Later,
             Self::TimedOut { .. } => Retry::ReadBack,
         }
     }
@@ -135,7 +149,7 @@ impl Program {
         };
         let kind = std::fs::metadata(path).map_err(fault)?;
         if !path.is_absolute() || !kind.is_file() {
-            return Err(fault(std::io::ErrorKind::InvalidInput.into()));
+            return Err(fault(io::ErrorKind::InvalidInput.into()));
         }
         access(path, AccessFlags::X_OK).map_err(|errno| fault(errno.into()))?;
         Ok(Self(path.to_owned()))
@@ -185,9 +199,13 @@ impl Command {
     /// # Errors
     /// When it does not start, or does not end within `deadline`.
     pub fn run(&self, deadline: Duration) -> Result<Output, CommandFault> {
-        let mut child = self.start()?;
-        let stdout = Kept::collect(child.stdout.take(), Keep::Beginning);
-        let stderr = Kept::collect(child.stderr.take(), Keep::End);
+        let mut child = self.start(Stdio::piped(), Stdio::piped())?;
+        let kept = Kept::collect(child.stdout.take(), Keep::Beginning)
+            .and_then(|stdout| Ok((stdout, Kept::collect(child.stderr.take(), Keep::End)?)));
+        let (stdout, stderr) = match kept {
+            Ok(kept) => kept,
+            Err(source) => return Err(self.abandon(child, source)),
+        };
         let status = self.wait(child, deadline)?;
         Ok(Output {
             status,
@@ -202,18 +220,50 @@ impl Command {
     /// When it does not.
     pub fn succeed(&self, deadline: Duration) -> Result<Output, CommandFault> {
         let output = self.run(deadline)?;
-        if output.status.success() {
-            return Ok(output);
+        match output.status.success() {
+            true => Ok(output),
+            false => Err(self.failed(output.status, &output.stderr)),
         }
-        let last_line = output.stderr.lines().rev().find(|line| !line.trim().is_empty());
-        Err(CommandFault::Failed {
-            command: self.to_string(),
-            status: output.status,
-            last_line: last_line.unwrap_or_default().trim().to_owned(),
-        })
     }
 
-    fn start(&self) -> Result<Child, CommandFault> {
+    /// The same for a program that leaves a daemon behind: both write to `log`, which is emptied before.
+    ///
+    /// # Errors
+    /// When it does not end with 0, or there is no such file.
+    pub fn leave_behind(&self, deadline: Duration, log: &Path) -> Result<(), CommandFault> {
+        let fault = |source| CommandFault::Log {
+            command: self.to_string(),
+            path: log.to_owned(),
+            source,
+        };
+        if let Some(folder) = log.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(fault)?;
+        }
+        // A daemon of an earlier start may still write to it; appending leaves no hole then.
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).read(true).mode(0o600);
+        let mut file = options.open(log).map_err(fault)?;
+        file.set_len(0).map_err(fault)?;
+        let [stdout, stderr] = [file.try_clone(), file.try_clone()];
+        let child = self.start(stdout.map_err(fault)?.into(), stderr.map_err(fault)?.into())?;
+        let status = self.wait(child, deadline)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(self.failed(status, &end_of(&mut file).map_err(fault)?)),
+        }
+    }
+
+    fn failed(&self, status: ExitStatus, said: &str) -> CommandFault {
+        let last_line = said.lines().rev().find(|line| !line.trim().is_empty());
+        CommandFault::Failed {
+            command: self.to_string(),
+            status,
+            last_line: last_line.unwrap_or_default().trim().to_owned(),
+        }
+    }
+
+    fn start(&self, stdout: Stdio, stderr: Stdio) -> Result<Child, CommandFault> {
         #[allow(
             clippy::disallowed_methods,
             reason = "this is the one place that starts programs"
@@ -230,13 +280,24 @@ impl Command {
         command
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
             .process_group(0);
         command.spawn().map_err(|source| CommandFault::Start {
             command: self.to_string(),
             source,
         })
+    }
+
+    /// Kills what was started and cannot be followed: the kernel gave no thread for it.
+    fn abandon(&self, mut child: Child, source: io::Error) -> CommandFault {
+        // Errors mean that it ended by itself.
+        let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        let _ = child.wait();
+        CommandFault::Start {
+            command: self.to_string(),
+            source,
+        }
     }
 
     fn wait(&self, mut child: Child, deadline: Duration) -> Result<ExitStatus, CommandFault> {
@@ -248,12 +309,16 @@ impl Command {
         // another process when it is killed below.
         let pid = Pid::from_raw(child.id().cast_signed());
         let (ended, end) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::Error::EINTR)
-            {
-            }
-            let _ = ended.send(());
-        });
+        let watcher = std::thread::Builder::new()
+            .name("program-end".into())
+            .spawn(move || {
+                let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+                while waitid(Id::Pid(pid), flags) == Err(nix::Error::EINTR) {}
+                let _ = ended.send(());
+            });
+        if let Err(source) = watcher {
+            return Err(self.abandon(child, source));
+        }
         let in_time = end.recv_timeout(deadline).is_ok();
         if !in_time {
             // An error means that it ended just now.
@@ -271,6 +336,17 @@ impl Command {
     }
 }
 
+/// The last [`KEPT`] bytes of `file`.
+fn end_of(file: &mut File) -> io::Result<String> {
+    let kept = u64::try_from(KEPT).unwrap_or(u64::MAX);
+    let from = file.metadata()?.len().saturating_sub(kept);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    // A daemon may go on writing.
+    file.take(kept).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 #[derive(Clone, Copy)]
 enum Keep {
     Beginning,
@@ -285,11 +361,11 @@ struct Kept {
 }
 
 impl Kept {
-    fn collect(pipe: Option<impl Read + Send + 'static>, keep: Keep) -> Self {
+    fn collect(pipe: Option<impl Read + Send + 'static>, keep: Keep) -> io::Result<Self> {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let (closing, closed) = mpsc::sync_channel(1);
         let kept = bytes.clone();
-        std::thread::spawn(move || {
+        let read = move || {
             if let Some(mut pipe) = pipe {
                 let mut chunk = [0; 4096];
                 while let Ok(read @ 1..) = pipe.read(&mut chunk) {
@@ -308,8 +384,11 @@ impl Kept {
                 }
             }
             let _ = closing.send(());
-        });
-        Self { bytes, closed }
+        };
+        std::thread::Builder::new()
+            .name("program-output".into())
+            .spawn(read)?;
+        Ok(Self { bytes, closed })
     }
 
     fn text(self) -> String {
@@ -387,6 +466,33 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(20));
         let pid = Pid::from_raw(output.stdout.trim().parse().unwrap());
         nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the daemon lives");
+    }
+
+    #[test]
+    fn a_daemon_that_is_left_behind_writes_to_the_file_and_a_failure_has_its_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("new/start.log");
+        let pid = folder.path().join("pid");
+        let start = sh(&format!("echo begun; sleep 60 & echo $! > {}", pid.display()));
+        start.leave_behind(LONG, &log).unwrap();
+        let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        for descriptor in [1, 2] {
+            let writes = std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap();
+            assert_eq!(writes, log, "a pipe would break with the agent");
+        }
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "begun\n");
+        let failing = sh("head -c 300000 /dev/zero | tr '\\0' a; echo; echo no such pool >&2; exit 3");
+        let fault = failing.leave_behind(LONG, &log).unwrap_err();
+        assert!(
+            fault.to_string().ends_with("exit status: 3: no such pool"),
+            "{fault}"
+        );
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the daemon lives");
+
+        let fault = start
+            .leave_behind(LONG, Path::new("/proc/no/start.log"))
+            .unwrap_err();
+        assert!(fault.to_string().contains("/proc/no/start.log"), "{fault}");
     }
 
     #[test]

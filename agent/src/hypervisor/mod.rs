@@ -91,6 +91,7 @@ pub enum PlanError {
 struct Site {
     libvirt: Libvirt,
     call_timeout: Duration,
+    state_dir: PathBuf,
     shared_storage: Vec<SharedPath>,
     gpu_names: Vec<GpuOverride>,
 }
@@ -139,6 +140,7 @@ impl Hypervisors {
         let site = Arc::new(Site {
             libvirt,
             call_timeout: config.libvirt.call_timeout,
+            state_dir: config.state_dir.to_path_buf(),
             shared_storage: config
                 .shared_storage
                 .iter()

@@ -16,9 +16,10 @@ use hostler_common::rpc::hostler::agent::v1::{HypervisorReport, Observed};
 /// A configuration of `hypervisors`, which is TOML.
 pub fn config(folder: &Path, uri: &str, hypervisors: &str) -> AgentConfig {
     let text = format!(
-        "coordinator = \"127.0.0.1:1312\"\nstate_dir = \"/nonexistent\"\n\
+        "coordinator = \"127.0.0.1:1312\"\nstate_dir = \"{}/state\"\n\
          [tls]\nca = \"/nonexistent\"\ncertificate = \"/nonexistent\"\nkey = \"/nonexistent\"\n\
-         [libvirt]\nuri = \"{uri}\"\n{hypervisors}"
+         [libvirt]\nuri = \"{uri}\"\n{hypervisors}",
+        folder.display()
     );
     let path = folder.join("agent.toml");
     std::fs::write(&path, text).unwrap();

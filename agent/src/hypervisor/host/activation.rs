@@ -53,14 +53,6 @@ impl Activation {
         })
     }
 
-    fn start(&self) -> Command {
-        match self {
-            Self::Exec { start, .. } => start.clone(),
-            Self::Systemd { systemctl, unit } => systemctl.command(["start", unit]),
-            Self::Compose { docker, file } => compose(docker, file, &["up", "--detach"]),
-        }
-    }
-
     fn stop(&self) -> Command {
         match self {
             Self::Exec { stop, .. } => stop.clone(),
@@ -156,9 +148,18 @@ impl Activation {
             return Ok(());
         }
         let fault = StepFault::command("start the activation");
-        self.start()
-            .succeed(host.config.activation_timeout)
-            .map_err(fault)?;
+        let at_most = host.config.activation_timeout;
+        let started = match self {
+            // What the site's command leaves running outlives this process.
+            Self::Exec { start, .. } => start.leave_behind(at_most, &host.activation_log),
+            Self::Systemd { systemctl, unit } => {
+                systemctl.command(["start", unit]).succeed(at_most).map(drop)
+            }
+            Self::Compose { docker, file } => compose(docker, file, &["up", "--detach"])
+                .succeed(at_most)
+                .map(drop),
+        };
+        started.map_err(fault)?;
         Ok(())
     }
 

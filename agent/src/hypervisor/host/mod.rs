@@ -9,7 +9,7 @@ mod object;
 mod preflight;
 mod readiness;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostler_common::id::HypervisorId;
@@ -34,6 +34,8 @@ pub(super) struct Host {
     networks: Vec<Arc<Network>>,
     pools: Vec<Arc<Pool>>,
     activation: Option<Arc<Activation>>,
+    /// What the site's own start command says.
+    activation_log: PathBuf,
     probe: Option<Probe>,
 }
 
@@ -62,6 +64,7 @@ impl Host {
             networks: networks.collect::<Result<_, SetupError>>()?,
             pools: pools.collect::<Result<_, SetupError>>()?,
             activation: activation.map(Arc::new),
+            activation_log: site.state_dir.join(format!("activation/{}.log", config.id)),
             probe: Probe::new(config.readiness.as_ref(), None).map_err(program)?,
             config: config.clone(),
             site,
