@@ -12,7 +12,7 @@ use crate::config::{AbsolutePath, ReadinessConfig};
 /// Between two questions. A guest is seen ready at most this late.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest that one question may take; a probe that hangs is asked again.
+/// The longest that one question may take, as docs/configuration.md says; a probe that hangs is asked again.
 const ONE_TRY: Duration = Duration::from_secs(5);
 
 /// How to find out.
@@ -94,7 +94,11 @@ impl Probe {
 
 /// The last line of a serial log, for a person.
 pub(super) fn last_line_of(log: &AbsolutePath) -> String {
-    let mut serial = SerialLog::default();
+    let length = std::fs::metadata(log).map_or(0, |log| log.len());
+    let mut serial = SerialLog {
+        offset: length.saturating_sub(TAIL as u64),
+        ..SerialLog::default()
+    };
     serial.holds(log, "\0");
     serial.last_line()
 }
@@ -104,11 +108,14 @@ pub(super) fn last_line_of(log: &AbsolutePath) -> String {
 struct SerialLog {
     offset: u64,
     /// The end of what was read: enough for a text that is split between two reads, and for a last line.
-    tail: String,
+    tail: Vec<u8>,
 }
 
 /// What is kept of the end.
 const TAIL: usize = 4096;
+
+/// What one question reads at most. A guest that writes more keeps the next questions busy, and no memory.
+const ONE_READ: u64 = 1 << 20;
 
 impl SerialLog {
     /// Whether what was written since the last question holds `text`, also when it began before it. A log that
@@ -121,32 +128,24 @@ impl SerialLog {
                 *self = Self::default();
             }
             file.seek(SeekFrom::Start(self.offset))?;
-            file.read_to_end(&mut grown)
+            file.take(ONE_READ).read_to_end(&mut grown)
         });
         if read.is_err() {
             return false;
         }
         self.offset += grown.len() as u64;
-        self.tail.push_str(&String::from_utf8_lossy(&grown));
-        let holds = self.tail.contains(text);
-        let keep = TAIL.max(text.len());
-        if self.tail.len() > keep {
-            let mut cut = self.tail.len() - keep;
-            while !self.tail.is_char_boundary(cut) {
-                cut += 1;
-            }
-            self.tail.drain(..cut);
-        }
+        self.tail.append(&mut grown);
+        let text = text.as_bytes();
+        // A text is never empty; a window must not be.
+        let holds = self.tail.windows(text.len().max(1)).any(|window| window == text);
+        let surplus = self.tail.len().saturating_sub(TAIL.max(text.len()));
+        self.tail.drain(..surplus);
         holds
     }
 
     fn last_line(&self) -> String {
-        let line = self
-            .tail
-            .lines()
-            .rev()
-            .map(str::trim)
-            .find(|line| !line.is_empty());
+        let tail = String::from_utf8_lossy(&self.tail);
+        let line = tail.lines().rev().map(str::trim).find(|line| !line.is_empty());
         line.unwrap_or_default().to_owned()
     }
 }
@@ -200,6 +199,20 @@ mod tests {
         std::fs::write(&log, "booting\n").unwrap();
         assert!(!serial.holds(&log, "guest ready"));
         assert_eq!(serial.last_line(), "booting");
+    }
+
+    #[test]
+    fn a_flood_is_read_in_bounded_parts_and_its_last_line_is_found_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log: AbsolutePath = file.path().to_owned().try_into().unwrap();
+        let mut flood = vec![b'.'; 3 << 20];
+        flood.extend_from_slice("\nla máquina está lista\n".as_bytes());
+        std::fs::write(&log, flood).unwrap();
+        let mut serial = SerialLog::default();
+        let questions = (1..).find(|_| serial.holds(&log, "está lista"));
+        assert_eq!(questions, Some(4));
+        assert_eq!(serial.last_line(), "la máquina está lista");
+        assert_eq!(last_line_of(&log), "la máquina está lista");
     }
 
     #[test]
