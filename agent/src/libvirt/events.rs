@@ -7,7 +7,7 @@ mod raw;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
@@ -15,6 +15,9 @@ use virt::connect::Connect;
 
 use super::LibvirtFault;
 use raw::Subscription;
+
+/// A connection that lasted this long was a good one: the next wait is the first again.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// Opens a connection. The process's event loop runs before the first one opens, because libvirt attaches a
 /// connection to the loop that exists at its opening.
@@ -127,7 +130,7 @@ fn watch(uri: &str, signals: &Arc<Signals>, on_change: &impl Fn()) {
     loop {
         match Subscription::open(uri, signals) {
             Ok(subscription) => {
-                waits.reset();
+                let opened = Instant::now();
                 reported = None;
                 tracing::debug!(uri, "watching domains");
                 on_change();
@@ -143,6 +146,10 @@ fn watch(uri: &str, signals: &Arc<Signals>, on_change: &impl Fn()) {
                 }
                 tracing::warn!(uri, "the connection to libvirt broke");
                 drop(subscription);
+                // A daemon that takes connections and drops them at once is not asked twice a second for ever.
+                if opened.elapsed() >= LASTED {
+                    waits.reset();
+                }
             }
             Err(fault) => {
                 // The same reason again is not news.
