@@ -1,25 +1,28 @@
 //! `hostler-agent --check`: what the agent would start with, for a person. It changes nothing and needs no
-//! coordinator; the only part that prints.
+//! coordinator.
 
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+use std::io::{self, Write};
 
 use hostler_common::rpc::hostler::agent::v1::HostReport;
 
 use crate::hypervisor::Look;
 use crate::wiring::Parts;
 
-/// Prints what was found. Blocks: it looks at the host.
-pub fn print(parts: &Parts) {
-    println!("host          {}", parts.host);
-    println!("certificate   {}", parts.credentials.identity());
-    println!("valid until   {}", parts.credentials.not_after());
-    println!("coordinator   {} (not dialled)", parts.config.coordinator);
-    println!("state         {}", parts.config.state_dir);
+/// Writes what was found to `out`. Blocks: it looks at the host.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn write(parts: &Parts, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "host          {}", parts.host)?;
+    writeln!(out, "certificate   {}", parts.credentials.identity())?;
+    writeln!(out, "valid until   {}", parts.credentials.not_after())?;
+    writeln!(out, "coordinator   {} (not dialled)", parts.config.coordinator)?;
+    writeln!(out, "state         {}", parts.config.state_dir)?;
     let report = parts.hypervisors.report(Look::Whole);
     for line in lines(&report) {
-        println!("{line}");
+        writeln!(out, "{line}")?;
     }
-    println!("The configuration is good.");
+    writeln!(out, "The configuration is good.")
 }
 
 /// The report, a line for each thing.

@@ -1,6 +1,6 @@
 //! The agent's program: arguments, configuration, run.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,8 +47,11 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let parts = Parts::new(config)?;
     if arguments.check {
-        check::print(&parts);
-        return Ok(());
+        return match check::write(&parts, &mut std::io::stdout()) {
+            // Whoever reads has read enough, as in `--check | head -1`.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot write what was found"),
+        };
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
