@@ -3,6 +3,7 @@
 //! Two agents on one directory would run one operation twice, so the lock is held from the start to the end of
 //! the process, and the kernel gives it back whatever the end is.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -15,6 +16,9 @@ use super::fences::{Fences, FencesError};
 use super::log::{OperationLog, WriteError};
 use super::read::{self, ReadError, sync_parent};
 use super::record::Record;
+
+/// Journals that are kept for a person, the newest. More would only fill the disk.
+const ASIDE_AT_MOST: usize = 20;
 
 /// Why the directory cannot be used.
 #[derive(Debug, Error)]
@@ -128,7 +132,8 @@ impl StateDir {
         &self.fences
     }
 
-    /// Every journal, oldest first. A journal in which nothing was begun is removed.
+    /// Every journal, oldest first. A journal in which nothing was begun is removed, and so are the oldest of those
+    /// that are kept aside.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -155,6 +160,7 @@ impl StateDir {
             found.push(Found { operation, content });
         }
         found.sort_by_key(|found| found.operation);
+        self.prune();
         Ok(found)
     }
 
@@ -198,7 +204,33 @@ impl StateDir {
             Aside::Damaged => "log.damaged",
         };
         absent_is_fine(fs::rename(&path, path.with_extension(suffix)))?;
-        sync_parent(&path)
+        sync_parent(&path)?;
+        self.prune();
+        Ok(())
+    }
+
+    /// Removes what is kept aside beyond the newest [`ASIDE_AT_MOST`]. What cannot be removed is told and stays.
+    fn prune(&self) {
+        let aside = |name: &OsStr| {
+            let name = name.to_str().unwrap_or_default();
+            [".log.abandoned", ".log.damaged", ".log.torn"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .is_some_and(|id| id.parse::<OperationId>().is_ok())
+        };
+        let pruned = fs::read_dir(&self.journals).and_then(|entries| {
+            let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+            let mut names: Vec<_> = names.collect::<io::Result<_>>()?;
+            names.retain(|name| aside(name));
+            // An operation's id begins with the time when it was made.
+            names.sort();
+            let surplus = names.len().saturating_sub(ASIDE_AT_MOST);
+            let removed = |name: &OsString| absent_is_fine(fs::remove_file(self.journals.join(name)));
+            names[..surplus].iter().try_for_each(removed)
+        });
+        if let Err(error) = pruned {
+            tracing::warn!(journals = %self.journals.display(), %error, "journals that were set aside cannot be removed");
+        }
     }
 
     fn path(&self, operation: OperationId) -> PathBuf {

@@ -227,3 +227,33 @@ fn after_a_write_that_failed_nothing_more_is_written() {
         assert!(error.to_string().contains("cannot write the journal"), "{error}");
     }
 }
+
+#[test]
+fn of_what_is_kept_for_a_person_the_newest_twenty_stay() {
+    let dir = TempDir::new().unwrap();
+    let state_dir = StateDir::open(dir.path()).unwrap();
+    let file =
+        |operation: &OperationId, suffix: &str| dir.path().join(format!("journal/{operation}.{suffix}"));
+    let operations: Vec<_> = (0..24).map(|_| OperationId::generate()).collect();
+    for (number, operation) in operations.iter().enumerate() {
+        fs::write(file(operation, "log"), "").unwrap();
+        let why = match number % 2 {
+            0 => Aside::Abandoned,
+            _ => Aside::Damaged,
+        };
+        state_dir.set_aside(*operation, why).unwrap();
+    }
+    let kept = |operation: &OperationId| {
+        let suffixes = ["log.abandoned", "log.damaged", "log.torn"];
+        suffixes.iter().any(|suffix| file(operation, suffix).exists())
+    };
+    let (old, new) = operations.split_at(4);
+    assert!(!old.iter().any(kept) && new.iter().all(kept));
+
+    // At the start, and nothing but what was set aside.
+    let other = dir.path().join("journal/notes.log.torn");
+    fs::write(&other, "").unwrap();
+    fs::write(file(&old[0], "log.torn"), "").unwrap();
+    state_dir.found().unwrap();
+    assert!(!kept(&old[0]) && new.iter().all(kept) && other.exists());
+}
