@@ -313,6 +313,51 @@ fn a_domain_of_another_owner_is_never_touched() {
 }
 
 #[test]
+fn a_volume_of_the_overlays_name_that_is_not_ours_is_refused_by_name_and_kept() {
+    let foreign = "<volume type='file'><name>hostler-g1.qcow2</name><capacity>1048576</capacity>\
+        <target><path>/images/hostler-g1.qcow2</path><format type='qcow2'/></target></volume></pool>";
+    let world = World::of(&[&POOL.replace("</pool>", foreign), NETWORK].concat());
+    let fleet = world.fleet(GUEST);
+    let before = guest_world(&fleet.libvirt, "images", "g1");
+    for steps in [fleet.create("g1"), fleet.destroy("g1")] {
+        let error = run(&steps).unwrap_err().to_string();
+        assert!(
+            error.contains("a volume hostler-g1.qcow2 that is no overlay of /images/base.qcow2"),
+            "{error}"
+        );
+    }
+    // The first step refuses, and so does the last by itself, as after a crash.
+    let last = fleet.destroy("g1").pop().unwrap();
+    let error = last.apply(Before::Inactive, &support::silent()).unwrap_err();
+    assert!(error.to_string().contains("hostler-g1.qcow2"), "{error}");
+    assert_eq!(guest_world(&fleet.libvirt, "images", "g1"), before);
+}
+
+#[test]
+fn a_guest_whose_base_image_was_changed_or_is_gone_can_still_be_removed() {
+    let second = "<volume type='file'><name>second.qcow2</name><capacity>1048576</capacity>\
+        <target><path>/images/second.qcow2</path><format type='qcow2'/></target></volume></pool>";
+    let world = World::of(&[&POOL.replace("</pool>", second), NETWORK].concat());
+    let first = world.fleet(GUEST);
+    run(&first.create("g1")).unwrap();
+    let changed = Fleet::on(
+        first.libvirt.clone(),
+        &world.config(&GUEST.replace("base.qcow2", "second.qcow2")),
+    );
+    run(&changed.destroy("g1")).unwrap();
+    assert!(guest_world(&first.libvirt, "images", "g1").contains("volume None, domain None"));
+
+    run(&first.create("g1")).unwrap();
+    let base = "base.qcow2".parse().unwrap();
+    first
+        .libvirt
+        .delete_volume(&"images".parse().unwrap(), &base)
+        .unwrap();
+    run(&first.destroy("g1")).unwrap();
+    assert!(guest_world(&first.libvirt, "images", "g1").contains("volume None, domain None"));
+}
+
+#[test]
 fn a_guest_without_what_it_needs_fails_by_name_before_anything_changed() {
     for (from, to, says) in [
         ("base.qcow2", "missing.qcow2", "holds no volume missing.qcow2"),

@@ -1,6 +1,8 @@
 //! libvirt domains. Each verb but `define_domain` takes the UUID, so that none touches a domain of another
 //! owner that happens to have the name.
 
+use std::path::Path;
+
 use uuid::Uuid;
 use virt::sys;
 
@@ -37,6 +39,19 @@ impl DomainState {
     }
 }
 
+fn has_disk(xml: &str, file: &Path) -> bool {
+    let Ok(document) = roxmltree::Document::parse(xml) else {
+        return false;
+    };
+    // The disk's own source, and not those of what backs it, which are deeper.
+    let sources = document
+        .descendants()
+        .filter(|node| node.has_tag_name("disk"))
+        .flat_map(|disk| disk.children().filter(|node| node.has_tag_name("source")));
+    let files = sources.filter_map(|source| source.attribute("file").or_else(|| source.attribute("dev")));
+    files.map(Path::new).any(|found| found == file)
+}
+
 impl Libvirt {
     /// The state of a domain, or nothing when there is none.
     ///
@@ -56,6 +71,15 @@ impl Libvirt {
     /// When libvirt cannot tell.
     pub fn domain_named(&self, name: &DomainName) -> Result<Option<Uuid>, LibvirtFault> {
         found(self.call(|connection| connection.lookup_domain_by_name(name.as_str())?.uuid()))
+    }
+
+    /// Whether the domain has the file as a disk. False when there is no domain.
+    ///
+    /// # Errors
+    /// When libvirt cannot tell.
+    pub fn domain_has_disk(&self, uuid: Uuid, file: &Path) -> Result<bool, LibvirtFault> {
+        let xml = found(self.call(|connection| connection.lookup_domain_by_uuid(uuid)?.xml_desc(0)))?;
+        Ok(xml.is_some_and(|xml| has_disk(&xml, file)))
     }
 
     /// Defines a domain, not running, or replaces the definition of the one with its name and UUID.
@@ -122,5 +146,21 @@ impl Libvirt {
         })?;
         seen.sort();
         Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_a_domains_own_and_not_what_backs_it() {
+        let xml = "<domain><devices><disk><source file='/p/hostler-a.qcow2'/>\
+                   <backingStore><source file='/p/base.qcow2'/></backingStore></disk>\
+                   <disk><source dev='/dev/vg/data'/></disk></devices></domain>";
+        assert!(has_disk(xml, Path::new("/p/hostler-a.qcow2")));
+        assert!(has_disk(xml, Path::new("/dev/vg/data")));
+        assert!(!has_disk(xml, Path::new("/p/base.qcow2")));
+        assert!(!has_disk("nonsense", Path::new("/p/base.qcow2")));
     }
 }

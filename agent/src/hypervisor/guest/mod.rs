@@ -1,7 +1,8 @@
 //! Kind `guest`: a domain that the agent builds from a base image.
 //!
 //! The domain is ours when its UUID is the one derived from the hypervisor's id. A domain of the same name with
-//! another UUID is somebody else's and is never touched.
+//! another UUID is somebody else's and is never touched; nor is a volume of our name that neither is an overlay of
+//! the base image nor a disk of our domain.
 
 mod domain;
 mod overlay;
@@ -24,7 +25,7 @@ use crate::config::{DomainName, GuestConfig, VolumeName};
 use crate::executor::step::Step;
 use crate::libvirt::DomainState;
 use domain::{Define, Start, Stop, Undefine};
-use overlay::{CreateOverlay, DeleteOverlay};
+use overlay::{CreateOverlay, DeleteOverlay, KnownOurs};
 use preflight::{CheckBuild, CheckRemoval};
 use readiness::AwaitReadiness;
 use template::{Template, Values};
@@ -102,12 +103,21 @@ impl Guest {
                 }
                 steps
             }
-            OperationKind::DestroyHypervisor => vec![
-                Box::new(CheckRemoval(self.clone())),
-                Box::new(Stop(self.clone())),
-                Box::new(Undefine(self.clone())),
-                Box::new(DeleteOverlay(self.clone())),
-            ],
+            OperationKind::DestroyHypervisor => {
+                let known = KnownOurs::default();
+                vec![
+                    Box::new(CheckRemoval {
+                        guest: self.clone(),
+                        known: known.clone(),
+                    }),
+                    Box::new(Stop(self.clone())),
+                    Box::new(Undefine(self.clone())),
+                    Box::new(DeleteOverlay {
+                        guest: self.clone(),
+                        known,
+                    }),
+                ]
+            }
         }
     }
 

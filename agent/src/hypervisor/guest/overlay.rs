@@ -1,6 +1,10 @@
 //! The guest's own volume: an overlay on the base image, which is only read.
+//!
+//! A volume of its name is ours when it is an overlay of the base image or a disk of our domain. A destroy
+//! refuses every other by its name: somebody's data may be in it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::super::StepFault;
@@ -12,7 +16,16 @@ use crate::libvirt::VolumeSeen;
 pub(super) struct CreateOverlay(pub(super) Arc<Guest>);
 
 /// Deletes the overlay with what the guest wrote.
-pub(super) struct DeleteOverlay(pub(super) Arc<Guest>);
+pub(super) struct DeleteOverlay {
+    pub(super) guest: Arc<Guest>,
+    pub(super) known: KnownOurs,
+}
+
+/// That the volume was seen to be a disk of our domain, which is gone when it is deleted. It counts for the
+/// configuration whose base image has changed since the guest was made, and does not outlive a crash: then the
+/// destroy fails and is undone, and the next one sees the domain again.
+#[derive(Debug, Default, Clone)]
+pub(super) struct KnownOurs(Arc<AtomicBool>);
 
 impl Guest {
     /// The base image. It may have been copied there behind libvirt's back, so the pool looks again before it is
@@ -65,6 +78,39 @@ impl Guest {
         let xml = overlay_xml(self.overlay.as_str(), &base);
         let created = self.site.libvirt.create_volume(&self.config.pool, &xml);
         created.map_err(StepFault::libvirt(format!("create volume {}", self.overlay)))
+    }
+
+    /// Refuses a volume of the overlay's name that is not ours, while the domain can still be asked.
+    pub(super) fn check_overlay(&self, known: &KnownOurs) -> Result<(), StepFault> {
+        let Some(seen) = self.overlay_seen()? else {
+            return Ok(());
+        };
+        let asked = self.site.libvirt.domain_has_disk(self.uuid, &seen.path);
+        if asked.map_err(StepFault::libvirt(format!("look for domain {}", self.name)))? {
+            known.0.store(true, Ordering::Relaxed);
+        }
+        self.ensure_ours(&seen, known)
+    }
+
+    fn ensure_ours(&self, seen: &VolumeSeen, known: &KnownOurs) -> Result<(), StepFault> {
+        if known.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (pool, base) = (&self.config.pool, &self.config.base_image);
+        let found = self.site.libvirt.volume(pool, base);
+        let found = found.map_err(StepFault::libvirt(format!(
+            "look for volume {base} in pool {pool}"
+        )))?;
+        // A base image that is gone was beside its overlay, under its name.
+        let path = found.map_or_else(|| seen.path.with_file_name(base.as_str()), |base| base.path);
+        if seen.backing.as_ref() == Some(&path) {
+            return Ok(());
+        }
+        Err(StepFault::ForeignVolume {
+            pool: pool.clone(),
+            volume: self.overlay.clone(),
+            expected: path.display().to_string(),
+        })
     }
 
     fn delete_overlay(&self) -> Result<(), StepFault> {
@@ -124,30 +170,34 @@ impl Step for CreateOverlay {
 
 impl Step for DeleteOverlay {
     fn name(&self) -> String {
-        format!("delete volume {}", self.0.overlay)
+        format!("delete volume {}", self.guest.overlay)
     }
 
     fn deadline(&self) -> Duration {
-        self.0.site.calls(4)
+        self.guest.site.calls(6)
     }
 
     fn look(&self) -> Result<Before, StepError> {
-        self.0.overlay_before()
+        self.guest.overlay_before()
     }
 
     fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
-        Ok(self.0.delete_overlay()?)
+        let Some(seen) = self.guest.overlay_seen()? else {
+            return Ok(());
+        };
+        self.guest.ensure_ours(&seen, &self.known)?;
+        Ok(self.guest.delete_overlay()?)
     }
 
     fn undo(&self, before: Before, progress: &Progress) -> Result<(), StepError> {
         // What the guest wrote cannot come back. A fresh overlay lets the guest run again, and it is the last
         // step, so this is reached only when the deletion itself failed or its outcome was unclear.
-        if before != Before::Absent && self.0.overlay_seen()?.is_none() {
+        if before != Before::Absent && self.guest.overlay_seen()?.is_none() {
             progress.say(format!(
                 "volume {} is made anew from the base image",
-                self.0.overlay
+                self.guest.overlay
             ));
-            self.0.create_overlay(Before::Absent)?;
+            self.guest.create_overlay(Before::Absent)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::StepFault;
 use super::super::domain_type::DomainType;
 use super::Guest;
+use super::overlay::KnownOurs;
 use crate::executor::step::{Before, Progress, Step, StepError};
 use crate::inventory::Machine;
 use crate::libvirt::{DomainState, Presence};
@@ -14,8 +15,12 @@ use crate::libvirt::{DomainState, Presence};
 /// Checks what building a guest needs.
 pub(super) struct CheckBuild(pub(super) Arc<Guest>);
 
-/// Checks what removing a guest needs: nothing may be half removed because its pool was inactive.
-pub(super) struct CheckRemoval(pub(super) Arc<Guest>);
+/// Checks what removing a guest needs: nothing may be half removed because its pool was inactive or its volume is
+/// somebody else's.
+pub(super) struct CheckRemoval {
+    pub(super) guest: Arc<Guest>,
+    pub(super) known: KnownOurs,
+}
 
 impl Guest {
     fn check_build(&self, progress: &Progress) -> Result<(), StepFault> {
@@ -93,11 +98,11 @@ impl Step for CheckBuild {
 
 impl Step for CheckRemoval {
     fn name(&self) -> String {
-        format!("check that {} can be removed", self.0.name)
+        format!("check that {} can be removed", self.guest.name)
     }
 
     fn deadline(&self) -> Duration {
-        self.0.site.calls(2)
+        self.guest.site.calls(5)
     }
 
     fn look(&self) -> Result<Before, StepError> {
@@ -105,8 +110,9 @@ impl Step for CheckRemoval {
     }
 
     fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
-        self.0.owned()?;
-        Ok(self.0.check_pool()?)
+        self.guest.owned()?;
+        self.guest.check_pool()?;
+        Ok(self.guest.check_overlay(&self.known)?)
     }
 
     fn undo(&self, _: Before, _: &Progress) -> Result<(), StepError> {
