@@ -4,9 +4,14 @@
 
 LIBVIRT_URI="qemu:///system"
 
-# Without a terminal: on one, virsh starts an agent of polkit, which complains where no polkit runs.
+# virsh in a session of its own: with a controlling terminal it starts polkit's agent there, which complains on it
+# where no polkit runs.
+virsh_alone() {
+  setsid --wait virsh "$@"
+}
+
 virsh_quiet() {
-  virsh --quiet --connect "$LIBVIRT_URI" "$@" </dev/null
+  virsh_alone --quiet --connect "$LIBVIRT_URI" "$@" </dev/null
 }
 
 libvirt_answers() {

@@ -46,7 +46,7 @@ tour() {
   show hostler hypervisors list
 
   say "tour: what libvirt says, and what the first guest said while it booted"
-  show virsh -c "$LIBVIRT_URI" list </dev/null # as virsh_quiet
+  show virsh -c "$LIBVIRT_URI" list
   show tail -n 3 "$console"
   grep -q "hostler guest ready" "$console" || fail "the guest did not boot; its console is $console"
 
