@@ -4,14 +4,14 @@
 
 LIBVIRT_URI="qemu:///system"
 
-# virsh in a session of its own: with a controlling terminal it starts polkit's agent there, which complains on it
-# where no polkit runs.
+# virsh in a session of its own and without a terminal: on one it starts polkit's agent, which complains where no
+# polkit runs.
 virsh_alone() {
-  setsid --wait virsh "$@"
+  setsid --wait virsh "$@" </dev/null
 }
 
 virsh_quiet() {
-  virsh_alone --quiet --connect "$LIBVIRT_URI" "$@" </dev/null
+  virsh_alone --quiet --connect "$LIBVIRT_URI" "$@"
 }
 
 libvirt_answers() {
