@@ -17,7 +17,7 @@ use crate::operation::history::{self, Filter};
 use crate::operation::record::Include;
 use crate::operation::state::Event;
 use crate::operation::watch::{Start, follow};
-use crate::registry::{Change, Registry};
+use crate::registry::{Change, HypervisorView, Registry};
 use crate::store::Store;
 
 /// Operations on a page that does not say how many.
@@ -65,9 +65,10 @@ impl Watcher {
         let show = |event| Ok(rpc::WatchHypervisorsResponse { event: Some(event) });
         loop {
             if let Walk::After(after) = &self.walk {
-                if let Some(view) = self.registry.hypervisor_after(after.as_ref()) {
-                    self.walk = Walk::After(Some(view.record.id.clone()));
-                    return show(Event::Hypervisor(view.to_rpc()));
+                let read = |view: &HypervisorView<'_>| (view.record.id.clone(), view.to_rpc());
+                if let Some((id, hypervisor)) = self.registry.hypervisor_after(after.as_ref(), read) {
+                    self.walk = Walk::After(Some(id));
+                    return show(Event::Hypervisor(hypervisor));
                 }
                 self.walk = Walk::Done;
                 if !std::mem::replace(&mut self.synced, true) {
@@ -81,8 +82,8 @@ impl Watcher {
             };
             match change {
                 Ok(Change::Hypervisor(id)) => {
-                    if let Some(view) = self.registry.hypervisor(&id) {
-                        return show(Event::Hypervisor(view.to_rpc()));
+                    if let Some(hypervisor) = self.registry.hypervisor(&id, |view| view.to_rpc()) {
+                        return show(Event::Hypervisor(hypervisor));
                     }
                 }
                 Ok(Change::Operation(_) | Change::Host(_)) => {}
@@ -111,13 +112,16 @@ impl FleetService for Fleet {
             .id
             .parse()
             .map_err(|error| status::of_invalid(&error))?;
-        let view = self.registry.hypervisor(&id).ok_or_else(|| {
-            Status::not_found(format!(
-                "hypervisor {id} is not enrolled; `hostler hypervisors list` shows those that are"
-            ))
-        })?;
+        let hypervisor = self
+            .registry
+            .hypervisor(&id, |view| view.to_rpc())
+            .ok_or_else(|| {
+                Status::not_found(format!(
+                    "hypervisor {id} is not enrolled; `hostler hypervisors list` shows those that are"
+                ))
+            })?;
         Ok(Response::new(rpc::GetHypervisorResponse {
-            hypervisor: Some(view.to_rpc()),
+            hypervisor: Some(hypervisor),
         }))
     }
 

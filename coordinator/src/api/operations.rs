@@ -15,7 +15,7 @@ use super::progress::{Responses, Said, Talk, only, respond};
 use super::{bulk, status};
 use crate::operation::engine::{Asker, Engine, Submitted, Wanted};
 use crate::operation::watch::{Start, follow};
-use crate::registry::{HypervisorView, Registry};
+use crate::registry::Registry;
 
 /// Hypervisors in one bulk call. More than the largest fleet that one coordinator serves.
 const BULK_AT_MOST: usize = 10_000;
@@ -119,26 +119,28 @@ impl Operations {
     }
 
     fn judge(&self, kind: OperationKind, id: &HypervisorId) -> Judged {
-        let Some(view) = self.registry.hypervisor(id) else {
-            return Judged::AtOnce(Said::new(
-                rpc::OperationState::Failed,
-                format!("hypervisor {id} is not enrolled; `hostler hypervisors list` shows those that are"),
-            ));
-        };
         let (reached, words) = match kind {
             OperationKind::CreateHypervisor => (rpc::HypervisorState::AvailableToDestroy, "in service"),
             OperationKind::DestroyHypervisor => (rpc::HypervisorState::AvailableToCreate, "out of service"),
         };
-        // Out of service with a word about it means that something is left for a destroy to remove.
-        let whole = kind == OperationKind::CreateHypervisor || view.reason.is_empty();
-        if view.state == reached && whole {
-            let msg = format!("hypervisor {id} is {words} already: nothing to do");
-            return Judged::AtOnce(Said::new(rpc::OperationState::Completed, msg));
-        }
-        Judged::Wanted(Wanted {
-            kind,
-            id: id.clone(),
-            host: view.record.host,
+        let judged = self.registry.hypervisor(id, |view| {
+            // Out of service with a word about it means that something is left for a destroy to remove.
+            let whole = kind == OperationKind::CreateHypervisor || view.reason().is_empty();
+            if view.state() == reached && whole {
+                let msg = format!("hypervisor {id} is {words} already: nothing to do");
+                return Judged::AtOnce(Said::new(rpc::OperationState::Completed, msg));
+            }
+            let host = view.record.host.clone();
+            Judged::Wanted(Wanted {
+                kind,
+                id: id.clone(),
+                host,
+            })
+        });
+        judged.unwrap_or_else(|| {
+            let msg =
+                format!("hypervisor {id} is not enrolled; `hostler hypervisors list` shows those that are");
+            Judged::AtOnce(Said::new(rpc::OperationState::Failed, msg))
         })
     }
 
@@ -203,7 +205,7 @@ impl OperationsService for Operations {
         &self,
         _request: Request<rpc::ListHypervisorsRequest>,
     ) -> Result<Response<rpc::ListHypervisorsResponse>, Status> {
-        let hypervisors = self.registry.map_hypervisors(HypervisorView::to_list_entry);
+        let hypervisors = self.registry.map_hypervisors(|view| view.to_list_entry());
         Ok(Response::new(rpc::ListHypervisorsResponse { hypervisors }))
     }
 

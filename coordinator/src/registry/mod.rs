@@ -123,28 +123,33 @@ impl Registry {
         })
     }
 
-    /// One hypervisor as clients see it.
-    pub fn hypervisor(&self, id: &HypervisorId) -> Option<HypervisorView> {
-        self.read(|fleet| fleet.hypervisors.get(id).map(|held| view::of(fleet, &held.value)))
+    /// Reads one hypervisor as clients see it.
+    pub fn hypervisor<T>(&self, id: &HypervisorId, read: impl FnOnce(&HypervisorView<'_>) -> T) -> Option<T> {
+        self.read(|fleet| {
+            let held = fleet.hypervisors.get(id)?;
+            Some(read(&HypervisorView::of(fleet, &held.value)))
+        })
     }
 
-    /// The hypervisor with the smallest id beyond `after`: for walks that hold nothing of the fleet.
-    pub fn hypervisor_after(&self, after: Option<&HypervisorId>) -> Option<HypervisorView> {
+    /// Reads the hypervisor with the smallest id beyond `after`: for walks that hold nothing of the fleet.
+    pub fn hypervisor_after<T>(
+        &self,
+        after: Option<&HypervisorId>,
+        read: impl FnOnce(&HypervisorView<'_>) -> T,
+    ) -> Option<T> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.read(|fleet| {
             let begin = after.map_or(Unbounded, Excluded);
             let (_, held) = fleet.hypervisors.range((begin, Unbounded)).next()?;
-            Some(view::of(fleet, &held.value))
+            Some(read(&HypervisorView::of(fleet, &held.value)))
         })
     }
 
     /// Maps every hypervisor, ordered by id.
-    pub fn map_hypervisors<T>(&self, map: impl Fn(&HypervisorView) -> T) -> Vec<T> {
+    pub fn map_hypervisors<T>(&self, map: impl Fn(&HypervisorView<'_>) -> T) -> Vec<T> {
         self.read(|fleet| {
-            fleet
-                .hypervisors
-                .values()
-                .map(|held| map(&view::of(fleet, &held.value)))
+            let all = fleet.hypervisors.values();
+            all.map(|held| map(&HypervisorView::of(fleet, &held.value)))
                 .collect()
         })
     }
