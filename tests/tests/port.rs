@@ -13,6 +13,7 @@ use hostler_pki::issued::Existing;
 use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use hostler_tests::fleet::Fleet;
 use hostler_tests::pki::TestCa;
+use hostler_tests::raw::send;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -192,6 +193,19 @@ async fn health_answers_under_every_name_that_clients_use() {
         .await
         .unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn reflection_answers_in_both_of_its_versions() {
+    let fleet = Fleet::start().await;
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // ServerReflectionRequest { list_services: "" }
+        let list_services = vec![0x3a, 0];
+        send(fleet.channel("client/viewer/test"), &path, list_services)
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test]
