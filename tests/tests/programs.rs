@@ -122,6 +122,21 @@ async fn a_host_whose_libvirt_is_down_is_listed_with_the_error() {
 }
 
 #[tokio::test]
+async fn an_activation_whose_status_stays_inactive_fails_the_create() {
+    let site = Site::make();
+    let host = "[[hypervisor]]\nid = 'hv1'\nkind = 'host'\nnetworks = [{ name = 'default' }]\nactivation = { type = 'exec', start = ['/bin/true'], stop = ['/bin/true'], status = ['/bin/false'] }\n";
+    site.configure_agent("test:///default", host);
+    let _coordinator = site.coordinator().await;
+    let _agent = site.agent();
+    site.until_state("hv1", "out_of_service").await;
+    let (code, out, err) = site
+        .run_hostler("operator", &["hypervisors", "create", "hv1"])
+        .await;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("its status did not become active"), "{out}{err}");
+}
+
+#[tokio::test]
 async fn exit_codes_tell_apart_what_happened() {
     let site = Site::make();
     let coordinator = site.coordinator().await;

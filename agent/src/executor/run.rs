@@ -26,6 +26,9 @@ use crate::journal::state_dir::StateDir;
 
 /// A journal write waits for the disk; a disk that takes longer is as good as broken.
 const DISK_DEADLINE: Duration = Duration::from_secs(30);
+/// An undo that does not reach libvirt is tried for so long: a daemon that is restarted comes back, and what is
+/// not undone needs a person.
+const UNDO_PATIENCE: Duration = Duration::from_secs(120);
 /// Planning reads the configuration in memory and looks for files.
 const PLAN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -191,7 +194,7 @@ impl Run {
                 Effect::Apply { step, before } => {
                     let progress = self.progress(&alive);
                     let call = move |step: &dyn Step| step.apply(before, &progress);
-                    match self.call(&planned.steps[step], call).await {
+                    match self.call(&planned.steps[step], Duration::ZERO, call).await {
                         Tried::Good(()) => Some(Event::Applied),
                         Tried::Failed(cause) => Some(Event::ApplyFailed(cause)),
                         Tried::Lost(cause) => Some(Event::Lost(cause)),
@@ -212,7 +215,10 @@ impl Run {
     }
 
     async fn look(&self, planned: &Planned, step: usize) -> Option<Event> {
-        match self.call(&planned.steps[step], |step| step.look()).await {
+        match self
+            .call(&planned.steps[step], Duration::ZERO, |step| step.look())
+            .await
+        {
             Tried::Good(before) => Some(Event::Looked(before)),
             // A look that hangs has changed nothing.
             Tried::Failed(cause) | Tried::Lost(cause) => Some(Event::LookFailed(cause)),
@@ -223,7 +229,7 @@ impl Run {
     async fn undo(&self, planned: &Planned, step: usize, before: Before, alive: &Arc<()>) -> Option<Event> {
         let progress = self.progress(alive);
         let call = move |step: &dyn Step| step.undo(before, &progress);
-        match self.call(&planned.steps[step], call).await {
+        match self.call(&planned.steps[step], UNDO_PATIENCE, call).await {
             Tried::Good(()) => Some(Event::Undone),
             Tried::Failed(cause) => Some(Event::UndoFailed(cause)),
             Tried::Lost(cause) => Some(Event::Lost(cause)),
@@ -231,7 +237,7 @@ impl Run {
         }
     }
 
-    async fn call<T, F>(&self, step: &Arc<dyn Step>, call: F) -> Tried<T>
+    async fn call<T, F>(&self, step: &Arc<dyn Step>, patience: Duration, call: F) -> Tried<T>
     where
         T: Send + 'static,
         F: Fn(&dyn Step) -> Result<T, super::step::StepError> + Send + Sync + 'static,
@@ -240,6 +246,7 @@ impl Run {
         let what = Call {
             what: &name,
             deadline: step.deadline(),
+            patience,
         };
         let shared = Arc::new(call);
         let step = Arc::clone(step);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hostler_common::error::Retry;
 use hostler_common::retry::Waits;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::step::StepError;
@@ -37,10 +38,12 @@ pub struct Call<'a> {
     pub what: &'a str,
     /// For one try.
     pub deadline: Duration,
+    /// As long as this, what may be tried again is, however often.
+    pub patience: Duration,
 }
 
 impl Call<'_> {
-    /// Makes the call up to three times. `say` hears about every further try.
+    /// Makes the call up to three times, or as often as its patience allows. `say` hears about every further try.
     pub async fn make<T, F>(
         &self,
         blocking: &Blocking,
@@ -54,6 +57,7 @@ impl Call<'_> {
     {
         let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
         let mut tries = 0;
+        let began = Instant::now();
         loop {
             tries += 1;
             let (cause, retry) = match blocking.run(self.what, self.deadline, call.clone()).await {
@@ -68,14 +72,17 @@ impl Call<'_> {
                 Retry::Later => LATER_TRIES,
                 Retry::ReadBack => READ_BACK_TRIES,
             };
-            if tries >= at_most {
+            let patient = retry != Retry::Never && began.elapsed() < self.patience;
+            if tries >= at_most && !patient {
                 return Tried::Failed(cause);
             }
-            say(format!(
-                "{}: {cause}; try {} of {at_most} follows",
-                self.what,
-                tries + 1
-            ));
+            say(match tries < at_most {
+                true => format!("{}: {cause}; try {} of {at_most} follows", self.what, tries + 1),
+                false => format!(
+                    "{}: {cause}; tried again for up to {:?}",
+                    self.what, self.patience
+                ),
+            });
             // Cancel-safe: both arms only wait.
             tokio::select! {
                 () = halt.cancelled() => return Tried::Halted,

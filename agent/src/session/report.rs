@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// libvirt tells of one start in several events.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Between the beginnings of two looks that events bring: a storm of them must not keep libvirt busy.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks at the host. Blocks, and never fails: what cannot be told is in the report.
 pub type Observe = Arc<dyn Fn(Look) -> HostReport + Send + Sync>;

@@ -20,11 +20,11 @@ use super::report::Reporter;
 use crate::executor::run::{Executor, RunEnd};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// After a refusal that only a person cures.
 const REFUSED_WAIT: Duration = Duration::from_secs(10);
 /// A session that lasted this long was a good one: the next wait is the first again.
-const LASTED: Duration = Duration::from_secs(5);
+const LASTED: Duration = Duration::from_secs(1);
 /// How long a step may go on after SIGTERM. systemd kills after 90 s.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Distinct complaints that are remembered to be logged once.

@@ -311,6 +311,18 @@ async fn what_may_be_tried_again_is_and_no_more_than_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_undo_waits_for_a_daemon_that_comes_back() {
+    for retry in [Retry::Later, Retry::ReadBack] {
+        let rig = Rig::new(World::with(&["network"]));
+        rig.world
+            .fault("domain", Call::Apply, Fault::FailBefore(Retry::Never), 1);
+        rig.world.fault("volume", Call::Undo, Fault::FailBefore(retry), 4);
+        let ending = rig.run(&accepted(OperationKind::CreateHypervisor)).await;
+        assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_hangs_past_its_deadline_needs_attention_and_is_not_undone() {
     let mut rig = Rig::new(World::with(&[]));
     rig.deadline = Duration::from_millis(200);

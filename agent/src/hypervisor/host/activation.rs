@@ -4,10 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::StepFault;
+use super::super::wait::until;
 use super::Host;
 use crate::command::{Command, CommandFault, Program};
 use crate::config::{AbsolutePath, ActivationConfig};
 use crate::executor::step::{Before, Progress, Step, StepError};
+
+/// How long the status may take to tell that what was started is active.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two questions for it.
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// What is started, with the programs that do it.
 pub(super) enum Activation {
@@ -160,7 +167,19 @@ impl Activation {
                 .map(drop),
         };
         started.map_err(fault)?;
-        Ok(())
+        let is_active = || -> Result<Option<()>, StepError> {
+            Ok((self.state(host.site.call_timeout)? == ActivationState::Active).then_some(()))
+        };
+        // The list will believe the status, and not that start ended well.
+        match until(SETTLES_WITHIN, ASK_EVERY, is_active)? {
+            Some(()) => Ok(()),
+            None => Err(StepFault::NotReady {
+                what: "the activation was started, but its status did not become active".to_owned(),
+                waited: SETTLES_WITHIN,
+                last_line: String::new(),
+            }
+            .into()),
+        }
     }
 
     fn ensure_stopped(&self, host: &Host) -> Result<(), StepError> {
@@ -177,7 +196,7 @@ impl Activation {
 
 fn deadline(host: &Host) -> Duration {
     // Its own timeouts come first, so that a program that hangs is killed and not only given up on.
-    host.config.activation_timeout + host.site.calls(3)
+    host.config.activation_timeout + SETTLES_WITHIN + host.site.calls(4)
 }
 
 /// Starts the activation.
