@@ -2,7 +2,7 @@
 //!
 //! One look at a time. Each has a number, so that who waits for a look that begins after some event can tell
 //! which one that is. Every ten seconds and whenever somebody waits the look is a whole one; what libvirt tells
-//! of in between brings quick ones, at least a second apart. The invariant: each look ends in a report, whatever
+//! of in between brings quick ones, at least 200 ms apart. The invariant: each look ends in a report, whatever
 //! hangs.
 
 use std::sync::{Arc, Mutex, PoisonError};
