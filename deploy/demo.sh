@@ -63,7 +63,7 @@ programs_build() {
 
 require_free_port() {
   local holder
-  holder="$(ss -ltnpH "sport = :$PORT" | sed -n 's/.*users:(("\([^"]*\)".*/\1/p' | head -n 1)"
+  holder="$(ss -ltnpH "sport = :$PORT" | sed -n 's/.*users:(("\([^"]*\)".*/\1/p' | sed -n 1p)"
   [[ -z "$(ss -ltnH "sport = :$PORT")" ]] ||
     fail "port $PORT is taken${holder:+ by $holder}. Choose another: HOSTLER_DEMO_PORT=$((PORT + 1)) $0 $verb"
 }

@@ -35,7 +35,7 @@ fi
 
 # linux-image-cloud-amd64 only names the current versioned kernel package.
 kernel_package() {
-  apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1
+  apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | sed -n 1p
 }
 
 # Downloaded, not installed: busybox-static would push out the busybox of a machine that has the other one.

@@ -71,7 +71,7 @@ say "packages for $*: installing ${missing[*]} (log: $log)"
 if [[ " ${missing[*]} " == *" qemu-system-x86 "* ]] && is_installed qemu-utils; then
   candidate="$(apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: //p')"
   current="$(dpkg-query -W -f '${Version}' qemu-utils)"
-  if [[ "$candidate" != "$current" ]] && apt-cache madison qemu-utils | grep -qF "| $candidate |"; then
+  if [[ "$candidate" != "$current" ]] && [[ "$(apt-cache madison qemu-utils)" == *"| $candidate |"* ]]; then
     note "qemu-utils $current becomes $candidate, as qemu-system-x86 needs"
     missing+=("qemu-utils=$candidate")
   fi

@@ -54,7 +54,7 @@ guests_prepare() {
 }
 
 is_active() {
-  virsh_quiet "$1-list" --name 2>/dev/null | grep -qx "$2 *"
+  libvirt_lists "$2" "$1-list" --name 2>/dev/null
 }
 
 write_pool() {
@@ -176,9 +176,14 @@ hostler_as() {
     "$BIN/hostler" "$@"
 }
 
-# state_of ID: how the fleet lists it.
+# listed ID FIELD: what the fleet's list says of it; nothing when it is not there.
+listed() {
+  hostler_as viewer --output json --timeout 10s hypervisors list |
+    jq -r --arg id "$1" --arg field "$2" '.hypervisors[] | select(.id == $id) | .[$field]'
+}
+
 state_of() {
-  hostler_as viewer --output json --timeout 10s hypervisors list | jq -r --arg id "$1" '.hypervisors[] | select(.id == $id) | .state'
+  listed "$1" state
 }
 
 fleet_listed() {
@@ -220,10 +225,10 @@ fleet_stop() {
 # Only names of ours, and domains only when their disk lies in our directory.
 libvirt_remove() {
   say "libvirt: removing the demo's domains, pools and networks"
-  local guest pool network
+  local guest pool network xml
   for guest in "${GUESTS[@]}"; do
-    virsh_quiet dominfo "$guest" >/dev/null 2>&1 || continue
-    if ! virsh_quiet dumpxml "$guest" | grep -qF -e "$LIBVIRT_DIR/" -e "pool='$GUEST_POOL'"; then
+    xml="$(virsh_quiet dumpxml "$guest" 2>/dev/null)" || continue
+    if ! grep -qF -e "$LIBVIRT_DIR/" -e "pool='$GUEST_POOL'" <<<"$xml"; then
       note "the domain $guest is not the demo's; it stays"
       continue
     fi

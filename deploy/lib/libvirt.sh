@@ -18,6 +18,17 @@ libvirt_answers() {
   virsh_quiet version >/dev/null 2>&1
 }
 
+# libvirt_lists NAME VERB...: whether a list of names holds NAME; 2 when there is no list.
+# The list is read to its end first. virsh writes it name by name: a `grep -q` at the end of a pipe leaves at the
+# match, virsh dies of SIGPIPE at the next name, and with pipefail what was found counts as missing.
+libvirt_lists() {
+  local name=$1 names
+  shift
+  names="$(virsh_quiet "$@")" || return 2
+  # Some of its lists pad the names.
+  grep -qx -e "$name *" <<<"$names"
+}
+
 # libvirt_ensure RECORDS LOGS: returns when libvirt answers.
 libvirt_ensure() {
   local records=$1 logs=$2

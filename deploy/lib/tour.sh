@@ -14,21 +14,30 @@ hostler() {
 }
 
 expect_state() {
-  local wanted=$1 id state
+  local wanted=$1 id state reason
   shift
   for id in "$@"; do
     state="$(state_of "$id")"
-    [[ "$state" == "$wanted" ]] || fail "$id should be $wanted now, but is '${state:-not listed}'; see $LOGS/coordinator.log and $LOGS/agent.log"
+    if [[ "$state" != "$wanted" ]]; then
+      # Asked for a moment later, so it may be gone with the state that it explains.
+      reason="$(listed "$id" reason)" || reason=""
+      fail "$id should be $wanted now, but is '${state:-not listed}'${reason:+ ($reason)}; see $LOGS/coordinator.log and $LOGS/agent.log"
+    fi
   done
 }
 
 # expect_running WANTED GUEST...: what libvirt says, not what we say.
 expect_running() {
-  local wanted=$1 guest found
+  local wanted=$1 guest found code
   shift
   for guest in "$@"; do
-    found=no
-    if virsh_quiet list --name --state-running | grep -qx "$guest *"; then found=yes; fi
+    code=0
+    libvirt_lists "$guest" list --name --state-running || code=$?
+    case $code in
+      0) found=yes ;;
+      1) found=no ;;
+      *) fail "libvirt does not list its domains (see above); is it still there?" ;;
+    esac
     [[ $found == "$wanted" ]] || fail "the domain $guest should run: $wanted; libvirt says: $found. See $LOGS/agent.log"
   done
 }
