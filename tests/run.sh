@@ -67,8 +67,6 @@ if [[ -z "$filter" ]]; then
 fi
 
 printf '\n'
-if [[ ${#FAILED[@]} -gt 0 ]]; then
-  say "failed: $(printf '%s; ' "${FAILED[@]}")the logs are in $LOGS"
-fi
+report_failures
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [[ $failed -eq 0 && $passed -gt 0 ]] || exit 1

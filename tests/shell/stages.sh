@@ -1,19 +1,43 @@
 # shellcheck shell=bash
 # The stages of tests/run.sh: scripts, protos, Rust, and the demo's fleet with a client of another language.
-# Each adds to `passed`, `failed` and FAILED and returns true, so that the next one runs as well.
+# Each adds to `passed`, `failed`, FAILED and FAILED_LOGS and returns true, so that the next one runs as well.
 # Uses TOOLS, LOGS and FEATURES of run.sh, whose working directory is the top of the checkout.
 
 passed=0
 failed=0
+# What failed, and beside each the log that tells why.
 FAILED=()
+FAILED_LOGS=()
 # Pinned: another version may lint otherwise.
 BUF="@bufbuild/buf@1.75.0"
 DEMO_TEST_DIR=""
 
+# count PASSED FAILED NAME LOG
 count() {
   passed=$((passed + $1))
   failed=$((failed + $2))
-  [[ $2 -eq 0 ]] || FAILED+=("$3 ($2)")
+  [[ $2 -ne 0 ]] || return 0
+  FAILED+=("$3 ($2)")
+  FAILED_LOGS+=("$4")
+}
+
+# The end of a log, where the failure is told; marked, as it is somebody else's words.
+show_end() {
+  { tail -n "$2" "$1" || true; } | sed 's/^/        | /'
+}
+
+# Everything that failed, once more: who reads only the end of a long output finds it there.
+report_failures() {
+  local i log
+  for i in "${!FAILED[@]}"; do
+    log="${FAILED_LOGS[i]}"
+    say "failed: ${FAILED[i]}; the end of $log:"
+    # cargo's own end only names the tests; what they said is above it.
+    if [[ "$log" == */rust.log ]]; then
+      { grep -A 2 -E 'panicked at|^error' "$log" || true; } | sed -n '1,12s/^/        | /p'
+    fi
+    show_end "$log" 10
+  done
 }
 
 # check SENTENCE COMMAND...: one test; the end of its output is shown when it fails.
@@ -23,12 +47,12 @@ check() {
   log="$LOGS/$(tr -cs 'A-Za-z0-9\n' '-' <<<"$sentence").log"
   if "$@" >"$log" 2>&1 </dev/null; then
     note "ok      $sentence"
-    count 1 0 "$sentence"
+    count 1 0 "$sentence" "$log"
   else
     note "FAILED  $sentence"
-    tail -n 40 "$log" | sed 's/^/        | /'
+    show_end "$log" 25
     note "the whole log is $log"
-    count 0 1 "$sentence"
+    count 0 1 "$sentence" "$log"
     return 1
   fi
 }
@@ -40,15 +64,39 @@ count_from() {
   if [[ -n "$line" ]]; then read -r good _ bad _ <<<"$line"; fi
   # A program that fails without a failed test did not come to its tests.
   if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
-  count "$good" "$bad" "$name"
+  count "$good" "$bad" "$name" "$log"
 }
 
 stage_scripts() {
   say "scripts: shellcheck"
   local scripts
-  mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- 'deploy/*.sh' 'tests/*.sh' .ci/run deploy/guest/init)
-  check "every script is clean under shellcheck" shellcheck -x -a "${scripts[@]}" || true
+  mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- 'deploy/*.sh' 'tests/*.sh' .ci/run)
+  check "every script is clean under shellcheck" shellcheck -x -a "${scripts[@]}" deploy/guest/init || true
+  check "no script pipes into a program that leaves before the end" pipes_are_read_to_their_end "${scripts[@]}" || true
+  check "a domain is found in a list that goes on after it" list_is_read_to_its_end || true
 }
+
+# All of them run with pipefail, which makes a failure of a match when the writer still had something to write: it
+# dies of SIGPIPE, now and then.
+pipes_are_read_to_their_end() {
+  local early='head|grep( +[^|]*)? +(-[[:alpha:]]*[qm]|--quiet|--max-count)'
+  ! grep -HnE "^ *[^# ].*[^|][|] *($early)" "$@"
+}
+
+# More follows the name than a pipe holds. No list at all is neither found nor missing.
+list_is_read_to_its_end() (
+  # shellcheck disable=SC2317 # libvirt_lists calls it
+  virsh_quiet() {
+    echo "$1"
+    seq 100000
+    return "$2"
+  }
+  libvirt_lists wanted wanted 0 || return 1
+  ! libvirt_lists wanted other 0 || return 1
+  code=0
+  libvirt_lists wanted wanted 1 || code=$?
+  [[ $code -eq 2 ]]
+)
 
 stage_protos() {
   say "protos: buf lint"
@@ -87,7 +135,7 @@ stage_rust() {
   fi
   # Nothing failed and yet an error: it did not compile, or no test has such a name.
   if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
-  count "$good" "$bad" "Rust tests"
+  count "$good" "$bad" "Rust tests" "$log"
 }
 
 # The numbers before any of the WORDS (words|words), one a line.
