@@ -23,7 +23,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .enable_type_names()
         .type_name_domain(["."], "type.googleapis.com");
     // Stored by the coordinator and printed by the client, both as JSON.
-    for message in ["Inventory", "Gpu", "SharedStorage", "Libvirt", "Domain"] {
+    for message in [
+        "Inventory",
+        "Gpu",
+        "SharedStorage",
+        "Libvirt",
+        "Domain",
+        "PoolReport",
+        "PoolDevice",
+        "Backup",
+    ] {
         let path = format!("hostler.agent.v1.{message}");
         names.type_attribute(
             &path,

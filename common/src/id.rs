@@ -134,6 +134,24 @@ name!(
     "resource name"
 );
 
+name!(
+    /// A storage pool.
+    PoolName,
+    "pool name"
+);
+
+impl From<&PoolName> for ResourceName {
+    fn from(name: &PoolName) -> Self {
+        Self(name.0.clone())
+    }
+}
+
+impl From<&ResourceName> for PoolName {
+    fn from(name: &ResourceName) -> Self {
+        Self(name.0.clone())
+    }
+}
+
 impl From<&HypervisorId> for ResourceName {
     fn from(id: &HypervisorId) -> Self {
         Self(id.0.clone())

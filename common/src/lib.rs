@@ -1,10 +1,12 @@
 //! What every part of Hostler shares. It does no I/O of its own but reading configuration files and
 //! writing logs, and knows neither TLS nor libvirt nor a store.
 
+pub mod bytes;
 pub mod codec;
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod measure;
 pub mod operation;
 pub mod retry;
 pub mod rpc;

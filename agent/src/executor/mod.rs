@@ -5,6 +5,7 @@
 //! follows which is decided in one pure place (`state.rs`).
 
 pub mod outbox;
+pub mod plan;
 pub mod resume;
 pub mod run;
 pub mod state;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use hostler_common::error::{Chain, Retry};
+use hostler_common::rpc::hostler::agent::v1::Measure;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -57,6 +58,7 @@ pub trait Step: Send + Sync {
 pub struct StepError {
     message: String,
     retry: Retry,
+    cancelled: bool,
 }
 
 impl StepError {
@@ -65,6 +67,7 @@ impl StepError {
         Self {
             message: Chain(cause).to_string(),
             retry,
+            cancelled: false,
         }
     }
 
@@ -73,7 +76,22 @@ impl StepError {
         Self {
             message: message.into(),
             retry,
+            cancelled: false,
         }
+    }
+
+    /// Somebody cancelled the operation while the step ran, and the step stopped.
+    pub fn cancelled(by: &str) -> Self {
+        Self {
+            message: format!("cancelled by {by}"),
+            retry: Retry::Never,
+            cancelled: true,
+        }
+    }
+
+    /// Whether it stopped because somebody cancelled the operation.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled
     }
 
     /// What the executor may do about it.
@@ -82,17 +100,52 @@ impl StepError {
     }
 }
 
-/// Where a running step says how far it is. Lines reach the client's stream.
-pub struct Progress(Box<dyn Fn(String) + Send + Sync>);
+/// Where a running step says how far it is, and hears that it is to stop.
+pub struct Progress(Box<dyn Listener>);
+
+/// Who hears what a running step says. None of it may block.
+pub trait Listener: Send + Sync {
+    /// A line for the operation's log and its client.
+    fn line(&self, line: String);
+    /// How far the step is. Often, and never kept.
+    fn measure(&self, measure: Measure);
+    /// What the operation came to, for its last message. The last one said counts.
+    fn conclusion(&self, words: String);
+    /// Who cancelled the operation, when somebody did.
+    fn cancelled(&self) -> Option<String>;
+}
 
 impl Progress {
-    /// Hands every line to `sink`, which must not block.
-    pub fn to(sink: impl Fn(String) + Send + Sync + 'static) -> Self {
-        Self(Box::new(sink))
+    /// Hands everything to `listener`.
+    pub fn to(listener: impl Listener + 'static) -> Self {
+        Self(Box::new(listener))
     }
 
     /// Says one line.
     pub fn say(&self, line: impl Into<String>) {
-        (self.0)(line.into());
+        self.0.line(line.into());
+    }
+
+    /// Says how far it is. Once a second is often enough.
+    pub fn measure(&self, measure: Measure) {
+        self.0.measure(measure);
+    }
+
+    /// Says what the whole operation came to, as "default grew by 1.00 GiB to 4.00 GiB". It becomes the last
+    /// message of a complete run. It is journaled with the end of this step.
+    pub fn conclude(&self, words: impl Into<String>) {
+        self.0.conclusion(words.into());
+    }
+
+    /// Fails when somebody cancelled the operation. A long step asks every second or so, stops what it started,
+    /// and returns this error.
+    ///
+    /// # Errors
+    /// [`StepError`] that says who.
+    pub fn check_cancelled(&self) -> Result<(), StepError> {
+        match self.0.cancelled() {
+            None => Ok(()),
+            Some(by) => Err(StepError::cancelled(&by)),
+        }
     }
 }
