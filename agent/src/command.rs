@@ -2,7 +2,10 @@
 //!
 //! A program gets a clean environment, nothing to read, and a process group of its own, all of which is killed
 //! at the deadline. A daemon that it leaves behind after a good end is left alone. One that is meant to stay
-//! writes to a file: a pipe breaks when the agent restarts, and whoever writes to it then dies.
+//! writes to a file: a pipe breaks when the agent restarts, and whoever writes to it then dies. What is in a
+//! program's environment may be secret: no text here ever holds it.
+
+mod follow;
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -20,6 +23,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
 use thiserror::Error;
 
+pub use self::follow::KeepGoing;
 use crate::config::Argv;
 
 /// What is kept of each of standard output (its beginning) and standard error (its end).
@@ -160,6 +164,9 @@ impl Program {
         Command {
             program: self.clone(),
             arguments: arguments.into_iter().map(Into::into).collect(),
+            folder: PathBuf::from("/"),
+            environment: Vec::new(),
+            bound_by: None,
         }
     }
 }
@@ -169,6 +176,19 @@ impl Program {
 pub struct Command {
     program: Program,
     arguments: Vec<String>,
+    folder: PathBuf,
+    environment: Vec<(String, Hidden)>,
+    bound_by: Option<Program>,
+}
+
+/// A value that nothing shows.
+#[derive(Clone, PartialEq, Eq)]
+struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 impl fmt::Display for Command {
@@ -192,6 +212,30 @@ impl Command {
     /// When its program cannot be executed.
     pub fn configured(argv: &Argv) -> Result<Self, CommandFault> {
         Ok(Program::at(&argv.program)?.command(argv.arguments.clone()))
+    }
+
+    /// Runs it in `folder` and not in `/`.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
+    /// Adds to its environment. Neither errors nor logs ever show the value.
+    #[must_use]
+    pub fn with_environment(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((key.into(), Hidden(value.into())));
+        self
+    }
+
+    /// The kernel kills it when this process dies: for what must not run beside its successor. Its children are
+    /// not covered. `setpriv` is util-linux's, found when the agent starts.
+    ///
+    /// The kernel means the thread that started it, and that one waits here until the program has ended.
+    #[must_use]
+    pub fn dies_with_us(mut self, setpriv: &Program) -> Self {
+        self.bound_by = Some(setpriv.clone());
+        self
     }
 
     /// Runs it to its end, whatever that is.
@@ -268,7 +312,13 @@ impl Command {
             clippy::disallowed_methods,
             reason = "this is the one place that starts programs"
         )]
-        let mut command = std::process::Command::new(&self.program.0);
+        let mut command = std::process::Command::new(match &self.bound_by {
+            Some(setpriv) => &setpriv.0,
+            None => &self.program.0,
+        });
+        if self.bound_by.is_some() {
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program.0);
+        }
         command
             .args(&self.arguments)
             .env_clear()
@@ -277,8 +327,11 @@ impl Command {
         if let Some(home) = std::env::var_os("HOME") {
             command.env("HOME", home);
         }
+        for (key, Hidden(value)) in &self.environment {
+            command.env(key, value);
+        }
         command
-            .current_dir("/")
+            .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -300,23 +353,31 @@ impl Command {
         }
     }
 
+    /// Calls `tell` when the child `pid` has ended. It is left unreaped, so that its group's number cannot have
+    /// been given to another process when it is killed after a deadline.
+    fn when_ended(pid: Pid, tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let wait = move || {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            while waitid(Id::Pid(pid), flags) == Err(nix::Error::EINTR) {}
+            tell();
+        };
+        std::thread::Builder::new()
+            .name("program-end".into())
+            .spawn(wait)?;
+        Ok(())
+    }
+
     fn wait(&self, mut child: Child, deadline: Duration) -> Result<ExitStatus, CommandFault> {
         let fault = |source| CommandFault::Start {
             command: self.to_string(),
             source,
         };
-        // The watcher leaves the ended child unreaped, so that its group's number cannot have been given to
-        // another process when it is killed below.
         let pid = Pid::from_raw(child.id().cast_signed());
         let (ended, end) = mpsc::sync_channel(1);
-        let watcher = std::thread::Builder::new()
-            .name("program-end".into())
-            .spawn(move || {
-                let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-                while waitid(Id::Pid(pid), flags) == Err(nix::Error::EINTR) {}
-                let _ = ended.send(());
-            });
-        if let Err(source) = watcher {
+        let ending = move || {
+            let _ = ended.send(());
+        };
+        if let Err(source) = Self::when_ended(pid, ending) {
             return Err(self.abandon(child, source));
         }
         let in_time = end.recv_timeout(deadline).is_ok();
@@ -401,6 +462,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
     use std::time::Instant;
 
     use super::*;
@@ -421,6 +483,45 @@ mod tests {
             names == ["HOME", "LC_ALL", "PATH"] || names == ["LC_ALL", "PATH"],
             "{names:?}"
         );
+    }
+
+    #[test]
+    fn a_program_runs_where_it_is_told_with_what_it_is_given_and_no_text_has_the_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = sh("pwd; echo $KEY; exit 1")
+            .in_folder(folder.path())
+            .with_environment("KEY", "s3cret");
+        let output = command.run(LONG).unwrap();
+        assert_eq!(output.stdout, format!("{}\ns3cret\n", folder.path().display()));
+        let fault = command.succeed(LONG).unwrap_err();
+        for text in [
+            format!("{command}"),
+            format!("{command:?}"),
+            format!("{fault:?} {fault}"),
+        ] {
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bound_program_dies_with_whoever_started_it() {
+        let setpriv = Program::find("setpriv").unwrap();
+        let bound = sh("echo begun; exec sleep 60").dies_with_us(&setpriv);
+        assert!(
+            bound.to_string().ends_with("sh -c \"echo begun; exec sleep 60\""),
+            "{bound}"
+        );
+        // The thread that started it ends, as the whole process would.
+        let start = move || {
+            let mut child = bound.start(Stdio::piped(), Stdio::null()).unwrap();
+            let mut begun = [0; 5];
+            child.stdout.take().unwrap().read_exact(&mut begun).unwrap();
+            child
+        };
+        let mut child = std::thread::spawn(start).join().unwrap();
+        let begun = Instant::now();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+        assert!(begun.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
