@@ -11,4 +11,5 @@ pub mod journal;
 pub mod libvirt;
 pub mod service_manager;
 pub mod session;
+pub mod storage;
 pub mod wiring;

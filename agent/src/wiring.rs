@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hostler_common::error::Chain;
-use hostler_common::id::HostName;
+use hostler_common::id::{HostName, PoolName};
+use hostler_common::operation::Subject as On;
 use hostler_pki::files::{Credentials, CredentialsError};
 use hostler_pki::identity::{Identity, Subject};
 use thiserror::Error;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::Blocking;
 use crate::config::AgentConfig;
 use crate::executor::outbox::Outbox;
+use crate::executor::plan::{Job, PlanSource};
 use crate::executor::run::Executor;
 use crate::hypervisor::{Hypervisors, SetupError};
 use crate::inventory::storage;
@@ -26,6 +28,7 @@ use crate::libvirt::events::{DomainWatch, watch_domains};
 use crate::session::desk::Desk;
 use crate::session::dial;
 use crate::session::pulse::Pulse;
+use crate::session::questions::{self, Answerer};
 use crate::session::report::{self, Reporter};
 use crate::session::task::SessionTask;
 
@@ -34,8 +37,9 @@ const FILE_PLACES: usize = 8;
 /// A report is a few dozen quick libvirt calls; twice the longest that one may take shows that libvirt hangs.
 /// The shared paths have their own time.
 const REPORT_CALLS: u32 = 2;
-/// Threads for blocking calls: the steps' places, the files', one report, and the resolver of host names.
-pub const BLOCKING_THREADS: usize = crate::blocking::PLACES + FILE_PLACES + 2;
+/// Threads for blocking calls: the steps' places, the files', the questions', one report, and the resolver of host
+/// names.
+pub const BLOCKING_THREADS: usize = crate::blocking::PLACES + FILE_PLACES + questions::PLACES + 2;
 
 /// Why the agent cannot start.
 #[derive(Debug, Error)]
@@ -140,11 +144,8 @@ impl Parts {
 
         let files = Blocking::new(FILE_PLACES);
         let outbox = Outbox::default();
-        let planned = Arc::clone(&self.hypervisors);
         let executor = Executor {
-            plans: Arc::new(move |kind, id| {
-                planned.plan(kind, id).map_err(|error| Chain(&error).to_string())
-            }),
+            plans: plans(&self.hypervisors),
             steps: Blocking::default(),
             files: files.clone(),
             state_dir: Arc::clone(&state_dir),
@@ -158,6 +159,7 @@ impl Parts {
             dial,
             executor,
             reporter.clone(),
+            answerer(),
             pulse.clone(),
             stop.clone(),
         );
@@ -169,4 +171,26 @@ impl Parts {
             _watch: watch,
         })
     }
+}
+
+/// What a request comes to, by what it is on.
+fn plans(hypervisors: &Arc<Hypervisors>) -> PlanSource {
+    let hypervisors = Arc::clone(hypervisors);
+    Arc::new(move |job: &Job, _| match job.request.kind().subject() {
+        On::Hypervisor => hypervisors
+            .plan(&job.request)
+            .map_err(|error| Chain(&error).to_string()),
+        On::Pool => Err(no_pool(&PoolName::from(&job.resource))),
+    })
+}
+
+/// Who answers questions about pools.
+fn answerer() -> Answerer {
+    Arc::new(|_, pool| Err(no_pool(&pool)))
+}
+
+fn no_pool(pool: &PoolName) -> String {
+    format!(
+        "this host owns no storage pool, so not {pool}; `[storage]` in the agent's configuration names one"
+    )
 }

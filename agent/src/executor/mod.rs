@@ -4,10 +4,14 @@
 //! asked. The invariant: what a step does is in the journal before it is done (`run.rs`), and which step
 //! follows which is decided in one pure place (`state.rs`).
 
+pub mod cancel;
+mod listener;
 pub mod outbox;
 pub mod plan;
+mod planning;
 pub mod resume;
 pub mod run;
 pub mod state;
 pub mod step;
 pub mod tries;
+mod writing;

@@ -65,11 +65,16 @@ pub fn resume(plan: &Plan, records: &[Record]) -> Result<State, PlanMismatch> {
 fn event<'a>(state: &State, entry: &'a Entry) -> Option<(&'a String, Option<Event>)> {
     Some(match entry {
         Entry::StepStarted { step, before } => (step, Some(Event::Looked(*before))),
-        Entry::StepDone { step } => (step, Some(Event::Applied)),
-        Entry::StepFailed { step, cause } => {
-            let event = match state.phase {
-                Phase::Looking { .. } => Event::LookFailed(cause.clone()),
-                _ => Event::ApplyFailed(cause.clone()),
+        Entry::StepDone { step, concluded } => (step, Some(Event::Applied(concluded.clone()))),
+        Entry::StepFailed {
+            step,
+            cause,
+            cancelled,
+        } => {
+            let event = match (cancelled, &state.phase) {
+                (true, _) => Event::Cancelled(cause.clone()),
+                (false, Phase::Looking { .. }) => Event::LookFailed(cause.clone()),
+                (false, _) => Event::ApplyFailed(cause.clone()),
             };
             (step, Some(event))
         }
@@ -77,20 +82,23 @@ fn event<'a>(state: &State, entry: &'a Entry) -> Option<(&'a String, Option<Even
         Entry::UndoStarted { step } => (step, None),
         Entry::UndoDone { step } => (step, Some(Event::Undone)),
         Entry::UndoFailed { step, cause } => (step, Some(Event::UndoFailed(cause.clone()))),
-        Entry::Begun { .. } | Entry::Took { .. } | Entry::Ended { .. } => return None,
+        Entry::Begun { .. } | Entry::Took { .. } | Entry::Planned { .. } | Entry::Ended { .. } => {
+            return None;
+        }
     })
 }
 
 fn describe(entry: &Entry) -> String {
     match entry {
         Entry::StepStarted { step, .. } => format!("started '{step}'"),
-        Entry::StepDone { step } => format!("done '{step}'"),
+        Entry::StepDone { step, .. } => format!("done '{step}'"),
         Entry::StepFailed { step, .. } => format!("failed '{step}'"),
         Entry::UndoStarted { step } => format!("undoing '{step}'"),
         Entry::UndoDone { step } => format!("undone '{step}'"),
         Entry::UndoFailed { step, .. } => format!("undo failed '{step}'"),
         Entry::Begun { .. } => "begun".to_owned(),
         Entry::Took { .. } => "took".to_owned(),
+        Entry::Planned { .. } => "planned".to_owned(),
         Entry::Ended { .. } => "ended".to_owned(),
     }
 }

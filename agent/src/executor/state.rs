@@ -4,9 +4,9 @@
 //!            Looked                Applied, more steps
 //!  Looking ──────────▶ Applying ──────────────────────▶ Looking (the next step)
 //!     │                  │   │ Applied, last step
-//!     │ LookFailed       │   └───────────────────────▶ Finished(Done)
-//!     │                  │ Lost ─────────────────────▶ Finished(NeedsAttention)
-//!     ▼                  ▼ ApplyFailed; Lost, of a step that only looks
+//!     │ LookFailed,      │   └───────────────────────▶ Finished(Done)
+//!     │ Cancelled        │ Lost ─────────────────────▶ Finished(NeedsAttention)
+//!     ▼                  ▼ ApplyFailed; Cancelled; Lost, of a step that only looks
 //!  Undoing (the step   Undoing (the failed step itself, then those before it)
 //!  before it)            │ Undone, more      ──▶ Undoing (the step before)
 //!                        │ Undone, the first ──▶ Finished(Failed)
@@ -56,13 +56,22 @@ pub struct Ending {
     pub message: String,
 }
 
-/// The step that failed, and why.
+/// What made an operation unwind. Each is one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The step failed.
+    Fault(String),
+    /// Somebody cancelled the operation, as "cancelled by …".
+    Cancelled(String),
+}
+
+/// The step that failed, or at which somebody cancelled, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Its place in the plan.
     pub step: usize,
-    /// Why, in one line.
-    pub cause: String,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// Where an operation stands.
@@ -89,13 +98,15 @@ pub enum Phase {
     Finished(Ending),
 }
 
-/// Where an operation stands, and what was true before each step that has started.
+/// Where an operation stands, and what its steps have left to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Where it stands.
     pub phase: Phase,
-    /// By step, for every step that has started.
+    /// What was true before, by step, for every step that has started.
     pub befores: Vec<Before>,
+    /// What the operation came to, as the last step that said so has it. Nothing once it is being undone.
+    pub concluded: Option<String>,
 }
 
 /// What happened.
@@ -105,10 +116,12 @@ pub enum Event {
     Looked(Before),
     /// The look failed: the step did not run.
     LookFailed(String),
-    /// The step is done.
-    Applied,
+    /// The step is done; what it said that the operation came to.
+    Applied(Option<String>),
     /// The step failed. It may have had some effect.
     ApplyFailed(String),
+    /// Somebody cancelled the operation. A step that was running may have had some effect.
+    Cancelled(String),
     /// The step is undone.
     Undone,
     /// The undo failed.
@@ -160,12 +173,20 @@ pub struct IllegalTransition {
 impl State {
     /// Before anything happened.
     pub fn initial(plan: &Plan) -> Self {
-        let befores = Vec::new();
         let phase = match plan.steps.is_empty() {
             false => Phase::Looking { step: 0 },
-            true => Phase::Finished(done(plan)),
+            true => Phase::Finished(done(plan, None)),
         };
-        Self { phase, befores }
+        Self {
+            phase,
+            befores: Vec::new(),
+            concluded: None,
+        }
+    }
+
+    /// Whether a cancel has an effect: not when the operation is being undone already, and not at its end.
+    pub fn may_cancel(&self) -> bool {
+        matches!(self.phase, Phase::Looking { .. } | Phase::Applying { .. })
     }
 }
 
@@ -188,7 +209,11 @@ pub fn begin(plan: &Plan, state: &State) -> Vec<Effect> {
 /// # Errors
 /// When the event cannot happen there, which is a mistake in the caller or a journal of another plan.
 pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effect>), IllegalTransition> {
-    let State { phase, mut befores } = state;
+    let State {
+        phase,
+        mut befores,
+        concluded,
+    } = state;
     Ok(match (phase, event) {
         (Phase::Looking { step }, Event::Looked(before)) => {
             befores.push(before);
@@ -199,28 +224,41 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
             let state = State {
                 phase: Phase::Applying { step },
                 befores,
+                concluded,
             };
             (state, vec![write, Effect::Apply { step, before }])
         }
-        (Phase::Looking { step }, Event::LookFailed(cause)) => fail(plan, befores, step, cause),
-        (Phase::Applying { step }, Event::Applied) => {
+        (Phase::Looking { step }, Event::LookFailed(cause)) => fail(plan, befores, step, Cause::Fault(cause)),
+        (Phase::Applying { step }, Event::Applied(said)) => {
             let write = Effect::Write(Entry::StepDone {
                 step: name(plan, step),
+                concluded: said.clone(),
             });
+            let concluded = said.or(concluded);
             if step + 1 < plan.steps.len() {
-                let phase = Phase::Looking { step: step + 1 };
                 let mut effects = vec![write];
                 effects.extend(look(plan, step + 1));
-                (State { phase, befores }, effects)
+                let state = State {
+                    phase: Phase::Looking { step: step + 1 },
+                    befores,
+                    concluded,
+                };
+                (state, effects)
             } else {
-                finish(befores, vec![write], done(plan))
+                let ending = done(plan, concluded.as_deref());
+                finish(befores, vec![write], ending)
             }
         }
         // The failed step may have had some effect, so its own undo runs too.
-        (Phase::Applying { step }, Event::ApplyFailed(cause)) => fail(plan, befores, step, cause),
+        (Phase::Applying { step }, Event::ApplyFailed(cause)) => {
+            fail(plan, befores, step, Cause::Fault(cause))
+        }
+        (Phase::Looking { step } | Phase::Applying { step }, Event::Cancelled(cause)) => {
+            fail(plan, befores, step, Cause::Cancelled(cause))
+        }
         // A check on a mount that hangs has changed nothing, however late it returns.
         (Phase::Applying { step }, Event::Lost(cause)) if befores.get(step) == Some(&Before::Nothing) => {
-            fail(plan, befores, step, cause)
+            fail(plan, befores, step, Cause::Fault(cause))
         }
         (Phase::Applying { step }, Event::Lost(cause)) => {
             let ending = lost(plan, step, &cause);
@@ -273,16 +311,30 @@ fn undo(plan: &Plan, state: &State, step: usize) -> Vec<Effect> {
     effects
 }
 
-fn fail(plan: &Plan, befores: Vec<Before>, step: usize, cause: String) -> (State, Vec<Effect>) {
-    let effects = vec![
-        Effect::Write(Entry::StepFailed {
-            step: name(plan, step),
-            cause: cause.clone(),
-        }),
-        Effect::Say(format!("step '{}' failed: {cause}", name(plan, step))),
-    ];
+fn fail(plan: &Plan, befores: Vec<Before>, step: usize, cause: Cause) -> (State, Vec<Effect>) {
+    let failure = Failure { step, cause };
+    let words = words(plan, &befores, &failure);
+    let (cause, cancelled) = match &failure.cause {
+        Cause::Fault(cause) => (cause.clone(), false),
+        Cause::Cancelled(cause) => (cause.clone(), true),
+    };
+    let write = Effect::Write(Entry::StepFailed {
+        step: name(plan, step),
+        cause,
+        cancelled,
+    });
     let started = befores.len();
-    unwind(plan, befores, started, Failure { step, cause }, effects)
+    unwind(plan, befores, started, failure, vec![write, Effect::Say(words)])
+}
+
+/// What made the operation unwind, for people.
+fn words(plan: &Plan, befores: &[Before], failure: &Failure) -> String {
+    let step = name(plan, failure.step);
+    match &failure.cause {
+        Cause::Fault(cause) => format!("step '{step}' failed: {cause}"),
+        Cause::Cancelled(cause) if failure.step < befores.len() => format!("{cause} in step '{step}'"),
+        Cause::Cancelled(cause) => format!("{cause} before step '{step}'"),
+    }
 }
 
 /// Goes on with the undo of the step before `undone`, which is undone or has not started.
@@ -297,8 +349,11 @@ fn unwind(
         let ending = failed(plan, &befores, &failure);
         return finish(befores, effects, ending);
     };
-    let phase = Phase::Undoing { step, failure };
-    let state = State { phase, befores };
+    let state = State {
+        phase: Phase::Undoing { step, failure },
+        befores,
+        concluded: None,
+    };
     effects.extend(undo(plan, &state, step));
     (state, effects)
 }
@@ -309,8 +364,12 @@ fn finish(befores: Vec<Before>, mut effects: Vec<Effect>, ending: Ending) -> (St
         message: ending.message.clone(),
     }));
     effects.push(Effect::End(ending.clone()));
-    let phase = Phase::Finished(ending);
-    (State { phase, befores }, effects)
+    let state = State {
+        phase: Phase::Finished(ending),
+        befores,
+        concluded: None,
+    };
+    (state, effects)
 }
 
 /// Names of the steps in `range` that change something, latest first.
@@ -333,10 +392,10 @@ fn list(names: &[String]) -> String {
     }
 }
 
-fn done(plan: &Plan) -> Ending {
+fn done(plan: &Plan, concluded: Option<&str>) -> Ending {
     Ending {
         outcome: Outcome::Done,
-        message: plan.success.clone(),
+        message: concluded.unwrap_or(&plan.success).to_owned(),
     }
 }
 
@@ -344,11 +403,7 @@ fn failed(plan: &Plan, befores: &[Before], failure: &Failure) -> Ending {
     let put_back = put_back(plan, befores, 0..befores.len());
     Ending {
         outcome: Outcome::Failed,
-        message: format!(
-            "step '{}' failed: {}; {put_back}",
-            name(plan, failure.step),
-            failure.cause
-        ),
+        message: format!("{}; {put_back}", words(plan, befores, failure)),
     }
 }
 
@@ -384,9 +439,8 @@ fn stuck(plan: &Plan, befores: &[Before], step: usize, failure: &Failure, cause:
     Ending {
         outcome: Outcome::NeedsAttention,
         message: format!(
-            "step '{}' failed: {}; undoing '{}' failed: {cause}; {}; not undone: {}",
-            name(plan, failure.step),
-            failure.cause,
+            "{}; undoing '{}' failed: {cause}; {}; not undone: {}",
+            words(plan, befores, failure),
             name(plan, step),
             put_back(plan, befores, step + 1..befores.len()),
             list(&changed(plan, befores, 0..step + 1)),

@@ -9,6 +9,7 @@ use hostler_common::retry::Waits;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cancel::Cancel;
 use super::step::StepError;
 use crate::blocking::{Blocking, BlockingFault};
 
@@ -28,6 +29,8 @@ pub enum Tried<T> {
     Failed(String),
     /// It did not return in time. One line.
     Lost(String),
+    /// Somebody cancelled the operation: the call stopped, or is not made again. One line.
+    Cancelled(String),
     /// The operation is to stop here.
     Halted,
 }
@@ -48,6 +51,7 @@ impl Call<'_> {
         &self,
         blocking: &Blocking,
         halt: &CancellationToken,
+        mut cancel: Cancel,
         say: impl Fn(String),
         call: F,
     ) -> Tried<T>
@@ -62,6 +66,7 @@ impl Call<'_> {
             tries += 1;
             let (cause, retry) = match blocking.run(self.what, self.deadline, call.clone()).await {
                 Ok(Ok(value)) => return Tried::Good(value),
+                Ok(Err(error)) if error.is_cancelled() => return Tried::Cancelled(error.to_string()),
                 Ok(Err(error)) => (error.to_string(), error.retry()),
                 Err(fault @ BlockingFault::TimedOut { .. }) => return Tried::Lost(fault.to_string()),
                 Err(fault @ BlockingFault::Panicked { .. }) => return Tried::Failed(fault.to_string()),
@@ -83,9 +88,10 @@ impl Call<'_> {
                     self.what, self.patience
                 ),
             });
-            // Cancel-safe: both arms only wait.
+            // Cancel-safe: all arms only wait.
             tokio::select! {
                 () = halt.cancelled() => return Tried::Halted,
+                by = cancel.heard() => return Tried::Cancelled(StepError::cancelled(&by).to_string()),
                 () = tokio::time::sleep(waits.next_wait()) => {}
             }
         }

@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hostler_common::id::HypervisorId;
-use hostler_common::operation::OperationKind;
+use hostler_common::operation::{OperationKind, Request};
 use hostler_common::rpc::hostler::agent::v1::{Gpu, HostReport, SharedStorage};
 use thiserror::Error;
 
 use crate::command::CommandFault;
 use crate::config::{AgentConfig, GpuOverride, HypervisorConfig};
-use crate::executor::step::Step;
+use crate::executor::plan::Planned;
 use crate::inventory::storage::SharedPath;
 use crate::libvirt::Libvirt;
 
@@ -85,6 +85,19 @@ pub enum PlanError {
         /// The hypervisor.
         id: HypervisorId,
     },
+    /// The operation is on something else.
+    #[error("{} is not an operation on a hypervisor", kind.name())]
+    NotOnAHypervisor {
+        /// What it does.
+        kind: OperationKind,
+    },
+}
+
+/// Where an operation brings a hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    InService,
+    OutOfService,
 }
 
 /// What every hypervisor of the host shares.
@@ -168,13 +181,32 @@ impl Hypervisors {
     /// The steps of an operation, in order. It looks at nothing, so it does not block.
     ///
     /// # Errors
-    /// When the configuration does not hold the hypervisor.
-    pub fn plan(&self, kind: OperationKind, id: &HypervisorId) -> Result<Vec<Box<dyn Step>>, PlanError> {
+    /// When the configuration does not hold the hypervisor, or the request is about something else.
+    pub fn plan(&self, request: &Request) -> Result<Planned, PlanError> {
+        let (id, aim, past) = match request {
+            Request::CreateHypervisor(id) => (id, Aim::InService, "created"),
+            Request::DestroyHypervisor(id) => (id, Aim::OutOfService, "destroyed"),
+            Request::ExpandStorage { .. }
+            | Request::ShrinkStorage { .. }
+            | Request::CreateBackup
+            | Request::VerifyBackup { .. }
+            | Request::RestoreBackup { .. }
+            | Request::DeleteBackup { .. } => {
+                return Err(PlanError::NotOnAHypervisor { kind: request.kind() });
+            }
+        };
         let hypervisor = self.all.iter().find(|hypervisor| hypervisor.id() == id);
-        match hypervisor.ok_or_else(|| PlanError::NotConfigured { id: id.clone() })? {
-            Hypervisor::Host(host) => Ok(host.plan(kind)),
-            Hypervisor::Guest(guest) => Ok(guest.plan(kind)),
-        }
+        let steps = match hypervisor.ok_or_else(|| PlanError::NotConfigured { id: id.clone() })? {
+            Hypervisor::Host(host) => host.plan(aim),
+            Hypervisor::Guest(guest) => guest.plan(aim),
+        };
+        Ok(Planned {
+            success: format!("{id} is {past}: {} steps done", steps.len()),
+            steps,
+            // The configuration says everything.
+            decided: serde_json::Value::Null,
+            says: Vec::new(),
+        })
     }
 
     /// The host and every hypervisor as they are now. It blocks. It never fails: what cannot be told is

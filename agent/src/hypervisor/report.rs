@@ -64,6 +64,7 @@ fn report(
     HostReport {
         hypervisors: reports.collect(),
         inventory: Some(inventory),
+        pools: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hostler_common::id::{Fence, OperationId, ProcessToken, ResourceName};
 use hostler_common::units::UnixMillis;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::executor::state::Outcome;
@@ -72,6 +73,11 @@ pub enum Entry {
         /// The token that holds it.
         token: ProcessToken,
     },
+    /// What the steps rest on was decided by looking at the world. Before the first step, at most once.
+    Planned {
+        /// As the planner wants it back.
+        detail: Value,
+    },
     /// The step is about to run.
     StepStarted {
         /// Its name.
@@ -83,6 +89,9 @@ pub enum Entry {
     StepDone {
         /// Its name.
         step: String,
+        /// What the step said that the operation came to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        concluded: Option<String>,
     },
     /// The step failed; from here on everything is undone.
     StepFailed {
@@ -90,6 +99,9 @@ pub enum Entry {
         step: String,
         /// Why, in one line.
         cause: String,
+        /// Somebody cancelled the operation before the step or in it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        cancelled: bool,
     },
     /// The step's undo is about to run.
     UndoStarted {
@@ -115,6 +127,12 @@ pub enum Entry {
         /// What happened, for a person.
         message: String,
     },
+}
+
+/// What is not said in a journal reads as false, so it need not be written.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An entry and when it was written.

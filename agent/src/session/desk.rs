@@ -16,13 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_common::id::{Fence, HostName, OperationId, ProcessToken, ResourceName};
-use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, Offer, ProposeAnswer, SessionRequest, Welcome};
+use hostler_common::operation::Cancelling;
+use hostler_common::rpc::hostler::agent::v1::{
+    Cancel, FinishAnswer, Offer, ProposeAnswer, SessionRequest, Welcome,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Fate, Held, Offered, Work};
 use super::messages;
+use crate::executor::cancel;
 use crate::executor::outbox::Outbox;
 use crate::executor::run::{Accepted, Lease, RunEnd};
 use crate::journal::state_dir::{Aside, Found, StateDir};
@@ -44,6 +48,8 @@ pub enum Do {
         accepted: Accepted,
         /// Its lease, and each later one.
         lease: watch::Receiver<Lease>,
+        /// Who cancels it.
+        cancel: cancel::Cancel,
         /// Stops it.
         halt: CancellationToken,
     },
@@ -137,12 +143,17 @@ impl Desk {
             self.renew(operation, now);
             self.finish(operation, now);
         }
+        // After every line: a measure is lost without harm.
+        self.say_measures(now, room);
         std::mem::take(&mut self.todo)
     }
 
     /// When something becomes due by itself.
     pub fn next_due(&self) -> Option<Instant> {
-        let due = self.held.values().filter_map(|held| match &held.work {
+        let due = self.held.iter().filter_map(|(operation, held)| match &held.work {
+            Work::Going { .. } if !held.lost && self.outbox.has_measure(*operation) => {
+                Some(held.renew_at.min(held.measure_at))
+            }
             Work::Going { .. } if !held.lost => Some(held.renew_at),
             Work::Over {
                 finish_at,
@@ -231,11 +242,8 @@ impl Desk {
         }
         let held = self.held.entry(operation).or_insert_with(|| Held::idle(now));
         held.resource.get_or_insert_with(|| resource.clone());
-        held.offer = Some(Offered {
-            resource,
-            request: offer.request.unwrap_or_default(),
-            attempt: offer.attempt,
-        });
+        let request = offer.request.unwrap_or_default();
+        held.offer = Some(Offered::new(resource, request, offer.attempt));
         held.waiting = !held.asked;
     }
 
@@ -292,6 +300,31 @@ impl Desk {
             }
             Work::Over { finish_at, .. } if changed => *finish_at = now,
             Work::Going { .. } | Work::Over { .. } | Work::Dropping => {}
+        }
+    }
+
+    /// Somebody wants an operation to stop. It is repeated, and what is not held here is the coordinator's matter.
+    pub fn cancelled(&mut self, cancel: Cancel) {
+        let Ok(operation) = cancel.operation_id.parse::<OperationId>() else {
+            tracing::error!(
+                operation = cancel.operation_id,
+                "a cancel is ill-formed and ignored"
+            );
+            return;
+        };
+        let Some(held) = self.held.get_mut(&operation) else {
+            return;
+        };
+        let cancelling = held.cancelling();
+        match &held.work {
+            // Whether it may be is known when it starts, if it does.
+            Work::Idle => {}
+            Work::Going { cancel: tell, .. } if cancelling == Cancelling::Allowed => tell.cancel(&cancel.by),
+            Work::Going { .. } | Work::Over { .. } | Work::Dropping => return,
+        }
+        if held.cancelled.is_none() {
+            tracing::info!(%operation, by = cancel.by, "the operation is cancelled");
+            held.cancelled = Some(cancel.by);
         }
     }
 
@@ -427,10 +460,16 @@ impl Desk {
             return;
         }
         let (tell, lease) = watch::channel(lease);
+        let by = match offer.cancelling {
+            Cancelling::Allowed => held.cancelled.clone(),
+            Cancelling::Disabled => None,
+        };
+        let (canceller, cancel) = cancel::channel(by);
         let halt = self.stop.child_token();
         held.work = Work::Going {
             halt: halt.clone(),
             lease: tell,
+            cancel: canceller,
         };
         held.journaled = true;
         self.todo.push(Do::Start {
@@ -441,6 +480,7 @@ impl Desk {
                 attempt: offer.attempt,
             },
             lease,
+            cancel,
             halt,
         });
     }

@@ -2,11 +2,13 @@
 
 use hostler_common::error::Chain;
 use hostler_common::id::{Fence, ProcessToken, ResourceName};
+use hostler_common::operation::{Cancelling, Request};
 use prost_types::Any;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::cancel::Canceller;
 use crate::executor::resume;
 use crate::executor::run::Lease;
 use crate::executor::state::{Ending, Outcome};
@@ -20,6 +22,23 @@ pub(super) struct Offered {
     pub(super) resource: ResourceName,
     pub(super) request: Any,
     pub(super) attempt: u32,
+    /// What is malformed is not cancelled: it fails by itself.
+    pub(super) cancelling: Cancelling,
+}
+
+impl Offered {
+    pub(super) fn new(resource: ResourceName, request: Any, attempt: u32) -> Self {
+        let cancelling = match Request::of(&request) {
+            Ok(request) => request.kind().cancelling(),
+            Err(_) => Cancelling::Disabled,
+        };
+        Self {
+            resource,
+            request,
+            attempt,
+            cancelling,
+        }
+    }
 }
 
 /// What this process does about an operation.
@@ -33,6 +52,8 @@ pub(super) enum Work {
         halt: CancellationToken,
         /// Where a new lease goes.
         lease: watch::Sender<Lease>,
+        /// Where a cancel goes.
+        cancel: Canceller,
     },
     /// It ended; the coordinator has not answered yet.
     Over {
@@ -72,6 +93,10 @@ pub(super) struct Held {
     /// The proposal to take it is on its way.
     pub(super) asked: bool,
     pub(super) renew_at: Instant,
+    /// From when on it may be said how far it is.
+    pub(super) measure_at: Instant,
+    /// Who cancelled it, as far as this process has heard.
+    pub(super) cancelled: Option<String>,
     /// There is, or will be, a journal.
     pub(super) journaled: bool,
     /// What its journal comes to when it is dropped.
@@ -89,6 +114,8 @@ impl Held {
             waiting: false,
             asked: false,
             renew_at: now,
+            measure_at: now,
+            cancelled: None,
             journaled: false,
             fate: Fate::Remove,
         }
@@ -137,6 +164,12 @@ impl Held {
             };
         }
         held
+    }
+
+    /// Whether it may be stopped: not before an offer of it has told.
+    pub(super) fn cancelling(&self) -> Cancelling {
+        let offer = self.offer.as_ref();
+        offer.map_or(Cancelling::Disabled, |offer| offer.cancelling)
     }
 
     pub(super) fn is_going(&self) -> bool {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
-use hostler_common::rpc::hostler::agent::v1::{HostReport, SessionRequest, SessionResponse, Welcome};
+use hostler_common::rpc::hostler::agent::v1::{
+    Ask, HostReport, ReportAnswer, SessionRequest, SessionResponse, Welcome,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +22,7 @@ use super::desk::Desk;
 use super::dial::Trouble;
 use super::messages;
 use super::pulse::BEAT;
+use super::questions::Open;
 use super::report::Observation;
 use super::task::SessionTask;
 
@@ -118,12 +121,21 @@ fn trouble(status: &Status) -> Trouble {
     }
 }
 
+/// What of a report the coordinator may refuse, as people call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reported {
+    Hypervisor,
+    Pool,
+}
+
 /// One live stream, and what is to be sent on it.
 struct Live {
     queue: VecDeque<SessionRequest>,
     reported: Option<Arc<HostReport>>,
-    /// Hypervisors that the coordinator does not take, and why: logged when that changes.
-    refused: BTreeMap<String, String>,
+    /// What the coordinator does not take of our report, and why: logged when that changes.
+    refused: BTreeMap<(Reported, String), String>,
+    /// Dropped with the stream: nobody waits for the answers any more.
+    questions: Open,
     /// How long the coordinator may be silent.
     patience: Duration,
     heard: Instant,
@@ -145,6 +157,7 @@ impl SessionTask {
             queue: VecDeque::new(),
             reported: None,
             refused: BTreeMap::new(),
+            questions: self.questions.open(),
             patience: Duration::from_millis(interval.into()) * SILENCES,
             heard: up,
         };
@@ -178,6 +191,7 @@ impl SessionTask {
                     (Ok(permit), Some(message)) => permit.send(message),
                     _ => return Gone::After(up.elapsed(), Trouble::Passing("the stream to the coordinator is closed".to_owned())),
                 },
+                Some(answer) = live.questions.next() => live.answer(answer),
                 Some(job) = self.jobs.join_next() => self.job_done(job),
                 // A reporter that is gone ends the process elsewhere; until then this waits for the clock.
                 Ok(()) = looks.changed() => live.report(&mut self.desk, &mut looks),
@@ -232,20 +246,9 @@ impl Live {
             Some(Message::Offer(offer)) => desk.offered(offer, now),
             Some(Message::ProposeAnswer(answer)) => desk.proposal_answered(answer, now),
             Some(Message::FinishAnswer(answer)) => desk.finish_answered(&answer),
-            Some(Message::ReportAnswer(answer)) => {
-                let refused = answer.refused.into_iter();
-                let refused: BTreeMap<_, _> = refused.map(|one| (one.id, one.reason)).collect();
-                for (hypervisor, reason) in &refused {
-                    if self.refused.get(hypervisor) != Some(reason) {
-                        tracing::error!(
-                            hypervisor,
-                            reason,
-                            "the coordinator does not take one of our hypervisors"
-                        );
-                    }
-                }
-                self.refused = refused;
-            }
+            Some(Message::Cancel(cancel)) => desk.cancelled(cancel),
+            Some(Message::Ask(ask)) => self.asked(ask),
+            Some(Message::ReportAnswer(answer)) => self.report_answered(answer),
             Some(Message::Refused(refused)) => {
                 tracing::error!(reason = refused.reason, "the coordinator ends the session");
             }
@@ -253,5 +256,43 @@ impl Live {
                 tracing::warn!("a message that makes no sense here is ignored");
             }
         }
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        if let Some(answer) = self.questions.take(ask) {
+            self.answer(answer);
+        }
+    }
+
+    fn answer(&mut self, answer: SessionRequest) {
+        match self.queue.len() < 2 * QUEUE_BOUND {
+            true => self.queue.push_back(answer),
+            // Who asks and does not read asks again.
+            false => tracing::debug!("an answer is dropped: the coordinator does not read"),
+        }
+    }
+
+    fn report_answered(&mut self, answer: ReportAnswer) {
+        let hypervisors = answer.refused.into_iter();
+        let hypervisors = hypervisors.map(|one| ((Reported::Hypervisor, one.id), one.reason));
+        let pools = answer.refused_pools.into_iter();
+        let pools = pools.map(|one| ((Reported::Pool, one.name), one.reason));
+        let refused: BTreeMap<_, _> = hypervisors.chain(pools).collect();
+        for (one, reason) in &refused {
+            if self.refused.get(one) == Some(reason) {
+                continue;
+            }
+            match one {
+                (Reported::Hypervisor, hypervisor) => tracing::error!(
+                    hypervisor,
+                    reason,
+                    "the coordinator does not take one of our hypervisors"
+                ),
+                (Reported::Pool, pool) => {
+                    tracing::error!(pool, reason, "the coordinator does not take one of our pools");
+                }
+            }
+        }
+        self.refused = refused;
     }
 }

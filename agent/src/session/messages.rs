@@ -1,9 +1,11 @@
 //! The messages of the stream, made from what the agent knows.
 
 use hostler_common::id::{Fence, OperationId, ProcessToken, ResourceName};
+use hostler_common::operation::Cancelling;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message;
 use hostler_common::rpc::hostler::agent::v1::{
-    Finish, Heartbeat, Hello, HostReport, Outcome as WireOutcome, Propose, SessionRequest,
+    AskAnswer, Finish, Heartbeat, Hello, HostReport, Measure, Measured, Outcome as WireOutcome, Propose,
+    SessionRequest, ask_answer,
 };
 use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 
@@ -25,6 +27,7 @@ pub(super) struct Proposal<'a> {
     pub(super) lock_for_seconds: u32,
     /// Nothing to log when empty.
     pub(super) line: String,
+    pub(super) cancelling: Cancelling,
 }
 
 fn request(message: Message) -> SessionRequest {
@@ -61,12 +64,26 @@ pub(super) fn propose(request_id: u64, proposal: Proposal<'_>) -> SessionRequest
             project: "default".to_owned(),
             lock_for_seconds: proposal.lock_for_seconds,
             log_message: proposal.line,
-            // The agent's protocol has no cancel: what runs, runs to its end.
-            is_disabled_cancel: true,
+            is_disabled_cancel: proposal.cancelling == Cancelling::Disabled,
             proposing_peer_token: proposal.token.to_string(),
         }),
         fence: proposal.fence.0,
         newest_fence: proposal.newest_fence.0,
+    }))
+}
+
+pub(super) fn measured(operation: OperationId, lease: &Lease, measure: Measure) -> SessionRequest {
+    request(Message::Measured(Measured {
+        operation_id: operation.to_string(),
+        fence: lease.fence.0,
+        measure: Some(measure),
+    }))
+}
+
+pub(super) fn answer(request_id: u64, answer: ask_answer::Answer) -> SessionRequest {
+    request(Message::AskAnswer(AskAnswer {
+        request_id,
+        answer: Some(answer),
     }))
 }
 

@@ -182,5 +182,8 @@ fn untold(last: &HostReport, problem: &str) -> HostReport {
         hypervisor.observed = Observed::Unknown.into();
         hypervisor.detail = problem.to_owned();
     }
+    for pool in &mut report.pools {
+        pool.problem = problem.to_owned();
+    }
     report
 }

@@ -16,6 +16,7 @@ use super::dial::{Dial, Trouble};
 use super::held::Fate;
 use super::live::{self, Gone};
 use super::pulse::Pulse;
+use super::questions::{Answerer, Questions};
 use super::report::Reporter;
 use crate::executor::run::{Executor, RunEnd};
 
@@ -45,6 +46,7 @@ pub struct SessionTask {
     pub(super) dial: Dial,
     pub(super) executor: Executor,
     pub(super) reporter: Reporter,
+    pub(super) questions: Questions,
     pub(super) pulse: Pulse,
     pub(super) stop: CancellationToken,
     pub(super) jobs: JoinSet<(OperationId, JobEnd)>,
@@ -58,6 +60,7 @@ impl SessionTask {
         dial: Dial,
         executor: Executor,
         reporter: Reporter,
+        answerer: Answerer,
         pulse: Pulse,
         stop: CancellationToken,
     ) -> Self {
@@ -66,6 +69,7 @@ impl SessionTask {
             dial,
             executor,
             reporter,
+            questions: Questions::new(answerer),
             pulse,
             stop,
             jobs: JoinSet::new(),
@@ -142,10 +146,11 @@ impl SessionTask {
                 Do::Start {
                     accepted,
                     lease,
+                    cancel,
                     halt,
                 } => {
                     let operation = accepted.operation;
-                    let run = self.executor.clone().run(accepted, lease, halt);
+                    let run = self.executor.clone().run(accepted, lease, cancel, halt);
                     self.jobs
                         .spawn(async move { (operation, JobEnd::Ran(run.await)) });
                 }

@@ -14,13 +14,12 @@ use std::sync::Arc;
 
 use hostler_common::error::Chain;
 use hostler_common::id::HypervisorId;
-use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::agent::v1::Observed;
 use uuid::Uuid;
 
 use super::domain_type::DomainType;
 use super::probe::Probe;
-use super::{SetupError, Site, StepFault};
+use super::{Aim, SetupError, Site, StepFault};
 use crate::config::{DomainName, GuestConfig, VolumeName};
 use crate::executor::step::Step;
 use crate::libvirt::DomainState;
@@ -89,9 +88,9 @@ impl Guest {
     }
 
     /// The steps of an operation, in order.
-    pub(super) fn plan(self: &Arc<Self>, kind: OperationKind) -> Vec<Box<dyn Step>> {
-        match kind {
-            OperationKind::CreateHypervisor => {
+    pub(super) fn plan(self: &Arc<Self>, aim: Aim) -> Vec<Box<dyn Step>> {
+        match aim {
+            Aim::InService => {
                 let mut steps: Vec<Box<dyn Step>> = vec![
                     Box::new(CheckBuild(self.clone())),
                     Box::new(CreateOverlay(self.clone())),
@@ -103,7 +102,7 @@ impl Guest {
                 }
                 steps
             }
-            OperationKind::DestroyHypervisor => {
+            Aim::OutOfService => {
                 let known = KnownOurs::default();
                 vec![
                     Box::new(CheckRemoval {

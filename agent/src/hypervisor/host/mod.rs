@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostler_common::id::HypervisorId;
-use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::agent::v1::Observed;
 
 use super::probe::Probe;
-use super::{SetupError, Site, StepFault};
+use super::{Aim, SetupError, Site, StepFault};
 use crate::config::{AbsolutePath, HostConfig};
 use crate::executor::step::Step;
 use crate::libvirt::Presence;
@@ -76,10 +75,10 @@ impl Host {
     }
 
     /// The steps of an operation, in order.
-    pub(super) fn plan(self: &Arc<Self>, kind: OperationKind) -> Vec<Box<dyn Step>> {
-        match kind {
-            OperationKind::CreateHypervisor => self.plan_create(),
-            OperationKind::DestroyHypervisor => self.plan_destroy(),
+    pub(super) fn plan(self: &Arc<Self>, aim: Aim) -> Vec<Box<dyn Step>> {
+        match aim {
+            Aim::InService => self.plan_create(),
+            Aim::OutOfService => self.plan_destroy(),
         }
     }
 

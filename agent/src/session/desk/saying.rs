@@ -13,6 +13,8 @@ use crate::session::messages::{self, Proposal};
 
 /// How long a Finish may stay unanswered before it is said again.
 const FINISH_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two measures of one operation: as often as a person reads them.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Desk {
     /// Proposes for offers while there is room for more runs.
@@ -51,6 +53,27 @@ impl Desk {
             };
             *room -= 1;
             self.propose(operation, false, Some(line), now);
+        }
+    }
+
+    /// Says how far the running operations are, at most `room` of them. Who finds no room comes later, with what is
+    /// the newest then.
+    pub(super) fn say_measures(&mut self, now: Instant, mut room: usize) {
+        for (operation, held) in &mut self.held {
+            let Some(lease) = held.lease.as_ref().filter(|_| held.is_going() && !held.lost) else {
+                continue;
+            };
+            if held.measure_at > now || !self.outbox.has_measure(*operation) {
+                continue;
+            }
+            held.measure_at = now + MEASURE_INTERVAL;
+            if room > 0
+                && let Some(measure) = self.outbox.take_measure(*operation)
+            {
+                room -= 1;
+                let message = messages::measured(*operation, lease, measure);
+                self.todo.push(Do::Send(Box::new(message)));
+            }
         }
     }
 
@@ -94,6 +117,7 @@ impl Desk {
         let Some(resource) = &held.resource else {
             return;
         };
+        let cancelling = held.cancelling();
         let held_under = held.lease.as_ref().filter(|_| !taking);
         let fence = held_under.map_or(Fence(0), |lease| lease.fence);
         let request = self.next_request;
@@ -109,6 +133,7 @@ impl Desk {
                 newest_fence: self.state_dir.fences().newest(resource),
                 lock_for_seconds: self.lease_seconds,
                 line: line.clone().unwrap_or_default(),
+                cancelling,
             },
         );
         self.asked.insert(

@@ -1,0 +1,100 @@
+//! Questions of the coordinator that change nothing and take no lease: answered beside the operations.
+//!
+//! It knows no answer; a handler does. The invariant: each question that is taken is answered once, in time, with
+//! words where there is nothing else, or its session is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::error::Chain;
+use hostler_common::id::PoolName;
+use hostler_common::rpc::hostler::agent::v1::ask::Question;
+use hostler_common::rpc::hostler::agent::v1::ask_answer::Answer;
+use hostler_common::rpc::hostler::agent::v1::{Ask, SessionRequest};
+use tokio::task::JoinSet;
+
+use super::messages;
+use crate::blocking::Blocking;
+
+/// Questions that are answered at a time. Each reads devices or a repository, of which a host has one or two.
+pub const PLACES: usize = 4;
+/// Questions of one session that are open at once; whoever asks more does not wait for the answers.
+const OPEN_BOUND: usize = 32;
+/// A person waits for the answer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Answers a question about a pool. It may block. An error is one line, for a person.
+pub type Answerer = Arc<dyn Fn(Question, PoolName) -> Result<Answer, String> + Send + Sync>;
+
+/// Where questions are answered. Calls that hang keep their place from one session to the next.
+#[derive(Clone)]
+pub(super) struct Questions {
+    answerer: Answerer,
+    blocking: Blocking,
+}
+
+/// The questions of one session. What is open when it is dropped is not answered.
+pub(super) struct Open {
+    questions: Questions,
+    answers: JoinSet<SessionRequest>,
+}
+
+impl Questions {
+    pub(super) fn new(answerer: Answerer) -> Self {
+        Self {
+            answerer,
+            blocking: Blocking::new(PLACES),
+        }
+    }
+
+    /// For a session that begins.
+    pub(super) fn open(&self) -> Open {
+        Open {
+            questions: self.clone(),
+            answers: JoinSet::new(),
+        }
+    }
+
+    async fn answer(self, ask: Ask) -> SessionRequest {
+        let answer = match self.ask(ask.question, &ask.pool).await {
+            Ok(answer) => answer,
+            Err(reason) => Answer::Refused(reason),
+        };
+        messages::answer(ask.request_id, answer)
+    }
+
+    async fn ask(self, question: Option<Question>, pool: &str) -> Result<Answer, String> {
+        let question = question
+            .ok_or("this agent does not know the question; its version may not fit the coordinator's")?;
+        let pool: PoolName = pool
+            .parse()
+            .map_err(|error| format!("the pool's name is ill-formed: {}", Chain(&error)))?;
+        let what = match &question {
+            Question::DryRun(_) => "the dry run",
+            Question::ListBackups(_) => "listing the backups",
+        };
+        let answerer = self.answerer;
+        self.blocking
+            .run(what, DEADLINE, move || answerer(question, pool))
+            .await
+            .map_err(|fault| fault.to_string())?
+    }
+}
+
+impl Open {
+    /// Takes a question. Answers at once when too many are open.
+    pub(super) fn take(&mut self, ask: Ask) -> Option<SessionRequest> {
+        if self.answers.len() >= OPEN_BOUND {
+            let reason = format!("{OPEN_BOUND} questions wait for their answers already; ask again later");
+            return Some(messages::answer(ask.request_id, Answer::Refused(reason)));
+        }
+        self.answers.spawn(self.questions.clone().answer(ask));
+        None
+    }
+
+    /// The next answer; None when no question is open. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<SessionRequest> {
+        // What the handler does runs elsewhere, so a task here neither panics nor is stopped before its session.
+        self.answers.join_next().await?.ok()
+    }
+}
