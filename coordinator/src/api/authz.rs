@@ -68,6 +68,18 @@ pub const TABLE: &[(&str, Needs)] = {
         ("/hostler.fleet.v1.FleetService/GetOperation", AtLeast(Viewer)),
         ("/hostler.fleet.v1.FleetService/WatchOperation", AtLeast(Viewer)),
         ("/hostler.fleet.v1.FleetService/ResolveOperation", AtLeast(Admin)),
+        (
+            "/hostler.fleet.v1.FleetService/CancelOperation",
+            AtLeast(Operator),
+        ),
+        ("/hostler.fleet.v1.FleetService/ListStoragePools", AtLeast(Viewer)),
+        ("/hostler.fleet.v1.FleetService/ExpandStorage", AtLeast(Operator)),
+        ("/hostler.fleet.v1.FleetService/ShrinkStorage", AtLeast(Operator)),
+        ("/hostler.fleet.v1.FleetService/CreateBackup", AtLeast(Operator)),
+        ("/hostler.fleet.v1.FleetService/ListBackups", AtLeast(Viewer)),
+        ("/hostler.fleet.v1.FleetService/VerifyBackup", AtLeast(Operator)),
+        ("/hostler.fleet.v1.FleetService/RestoreBackup", AtLeast(Operator)),
+        ("/hostler.fleet.v1.FleetService/DeleteBackup", AtLeast(Admin)),
         ("/hostler.agent.v1.AgentService/Session", Agent),
         ("/grpc.health.v1.Health/Check", AnyIdentity),
         ("/grpc.health.v1.Health/List", AnyIdentity),
@@ -210,6 +222,15 @@ mod tests {
         GetOperation voA
         WatchOperation voA
         ResolveOperation A
+        CancelOperation oA
+        ListStoragePools voA
+        ExpandStorage oA
+        ShrinkStorage oA
+        CreateBackup oA
+        ListBackups voA
+        VerifyBackup oA
+        RestoreBackup oA
+        DeleteBackup A
         Session a
         Check cavoA
         List cavoA
@@ -242,9 +263,11 @@ mod tests {
     fn what_changes_something_needs_more_than_a_viewer() {
         for (path, needs) in TABLE {
             let name = path.rsplit('/').next().unwrap();
-            let changes = ["Create", "Destroy", "Expand", "Shrink", "Resolve"]
-                .iter()
-                .any(|verb| name.starts_with(verb));
+            let changes = [
+                "Create", "Destroy", "Expand", "Shrink", "Resolve", "Cancel", "Verify", "Restore", "Delete",
+            ]
+            .iter()
+            .any(|verb| name.starts_with(verb));
             assert!(
                 !changes || matches!(needs, Needs::AtLeast(role) if *role > Role::Viewer),
                 "{path}"

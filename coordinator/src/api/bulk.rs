@@ -83,7 +83,7 @@ impl Merging {
         } else {
             OperationState::Scheduled
         };
-        Said { state, msg }
+        Said::new(state, msg)
     }
 
     fn end(&self) -> Said {

@@ -1,23 +1,23 @@
-//! `hostler.fleet.v1.FleetService`: whole inventories, the history of operations, and watches.
+//! `hostler.fleet.v1.FleetService`: whole inventories, the history of operations, watches, and the way to
+//! storage pools, which [`super::storage`] serves.
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use hostler_common::id::{HypervisorId, OperationId, ResourceName};
 use hostler_common::rpc::hostler::fleet::v1 as rpc;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetService;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::listener::Peer;
 use super::progress::{Responses, cut};
-use super::status;
+use super::{status, watch_hypervisors};
 use crate::operation::engine::Engine;
 use crate::operation::history::{self, Filter};
 use crate::operation::record::Include;
 use crate::operation::state::Event;
 use crate::operation::watch::{Start, follow};
-use crate::registry::{Change, HypervisorView, Registry};
+use crate::registry::Registry;
+use crate::session::asks::Asks;
 use crate::store::Store;
 
 /// Operations on a page that does not say how many.
@@ -26,7 +26,7 @@ const PAGE: usize = 100;
 /// Operations on a page at most.
 const PAGE_AT_MOST: usize = 1000;
 
-/// The longest note of a resolution, in characters.
+/// The longest note of a resolution or a cancel, in characters.
 const NOTE_AT_MOST: usize = 2000;
 
 /// Serves [`FleetService`].
@@ -38,60 +38,17 @@ pub struct Fleet {
     pub registry: Registry,
     /// Holds the history.
     pub store: Store,
+    /// Asks the owners of pools.
+    pub asks: Asks,
     /// Cuts every stream.
     pub shutdown: CancellationToken,
 }
 
-/// One WatchHypervisors. It holds names only: hypervisors are read when the client takes them. Who is too slow
-/// for the changes is shown the whole fleet again.
-struct Watcher {
-    changes: Receiver<Change>,
-    registry: Registry,
-    shutdown: CancellationToken,
-    walk: Walk,
-    synced: bool,
-}
-
-enum Walk {
-    /// The next one to show is the one after this id.
-    After(Option<HypervisorId>),
-    /// All have been shown; now changes.
-    Done,
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Result<rpc::WatchHypervisorsResponse, Status> {
-        use rpc::watch_hypervisors_response::Event;
-        let show = |event| Ok(rpc::WatchHypervisorsResponse { event: Some(event) });
-        loop {
-            if let Walk::After(after) = &self.walk {
-                let read = |view: &HypervisorView<'_>| (view.record.id.clone(), view.to_rpc());
-                if let Some((id, hypervisor)) = self.registry.hypervisor_after(after.as_ref(), read) {
-                    self.walk = Walk::After(Some(id));
-                    return show(Event::Hypervisor(hypervisor));
-                }
-                self.walk = Walk::Done;
-                if !std::mem::replace(&mut self.synced, true) {
-                    return show(Event::Synced(rpc::Synced {}));
-                }
-            }
-            // Cancel-safe: a broadcast receiver keeps what it has not yielded.
-            let change = tokio::select! {
-                () = self.shutdown.cancelled() => return Err(status::ending()),
-                change = self.changes.recv() => change,
-            };
-            match change {
-                Ok(Change::Hypervisor(id)) => {
-                    if let Some(hypervisor) = self.registry.hypervisor(&id, |view| view.to_rpc()) {
-                        return show(Event::Hypervisor(hypervisor));
-                    }
-                }
-                Ok(Change::Operation(_) | Change::Host(_)) => {}
-                Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.walk = Walk::After(None),
-                Err(RecvError::Closed) => return Err(status::ending()),
-            }
-        }
-    }
+fn words(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(NOTE_AT_MOST)
+        .collect()
 }
 
 fn operation_id(text: &str) -> Result<OperationId, Status> {
@@ -102,6 +59,12 @@ fn operation_id(text: &str) -> Result<OperationId, Status> {
 impl FleetService for Fleet {
     type WatchHypervisorsStream = Responses<rpc::WatchHypervisorsResponse>;
     type WatchOperationStream = Responses<rpc::WatchOperationResponse>;
+    type ExpandStorageStream = Responses<rpc::ExpandStorageResponse>;
+    type ShrinkStorageStream = Responses<rpc::ShrinkStorageResponse>;
+    type CreateBackupStream = Responses<rpc::CreateBackupResponse>;
+    type VerifyBackupStream = Responses<rpc::VerifyBackupResponse>;
+    type RestoreBackupStream = Responses<rpc::RestoreBackupResponse>;
+    type DeleteBackupStream = Responses<rpc::DeleteBackupResponse>;
 
     async fn get_hypervisor(
         &self,
@@ -129,23 +92,11 @@ impl FleetService for Fleet {
         &self,
         _request: Request<rpc::WatchHypervisorsRequest>,
     ) -> Result<Response<Self::WatchHypervisorsStream>, Status> {
-        // Subscribed before the fleet is walked, so that no change falls between.
-        let watcher = Watcher {
-            changes: self.registry.changes(),
-            registry: self.registry.clone(),
-            shutdown: self.shutdown.clone(),
-            walk: Walk::After(None),
-            synced: false,
-        };
-        Ok(Response::new(Box::pin(stream::unfold(
-            Some(watcher),
-            |watcher| async move {
-                let mut watcher = watcher?;
-                let next = watcher.next().await;
-                let goes_on = next.is_ok();
-                Some((next, goes_on.then_some(watcher)))
-            },
-        ))))
+        let shutdown = self.shutdown.clone();
+        Ok(Response::new(watch_hypervisors::watch(
+            self.registry.clone(),
+            shutdown,
+        )))
     }
 
     async fn list_operations(
@@ -215,6 +166,7 @@ impl FleetService for Fleet {
                 state: news.state.into(),
                 msg: news.message,
                 ts: Some(news.at.into()),
+                measure: news.measure,
             }),
             Err(error) => Err(status::of_engine(&error)),
         });
@@ -228,12 +180,7 @@ impl FleetService for Fleet {
         let who = Peer::of(&request)?.identity.to_string();
         let request = request.into_inner();
         let id = operation_id(&request.id)?;
-        let note: String = request
-            .note
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(NOTE_AT_MOST)
-            .collect();
+        let note = words(&request.note);
         if note.trim().is_empty() {
             return Err(Status::invalid_argument(
                 "note is empty: say what was found and done",
@@ -246,9 +193,87 @@ impl FleetService for Fleet {
             })
             .await
             .map_err(|error| status::of_engine(&error))?;
-        tracing::info!(operation = %id, hypervisor = %record.resource, by = who, note, "resolved");
+        tracing::info!(operation = %id, resource = %record.resource, by = who, note, "resolved");
         Ok(Response::new(rpc::ResolveOperationResponse {
             operation: Some(record.to_rpc(Include::Logs)),
         }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<rpc::CancelOperationRequest>,
+    ) -> Result<Response<rpc::CancelOperationResponse>, Status> {
+        let who = Peer::of(&request)?.identity.to_string();
+        let request = request.into_inner();
+        let id = operation_id(&request.id)?;
+        let by = match words(&request.reason).trim() {
+            "" => who,
+            reason => format!("{who}: {reason}"),
+        };
+        let record = self
+            .engine
+            .cancel(id, &by)
+            .await
+            .map_err(|error| status::of_engine(&error))?;
+        tracing::info!(operation = %id, resource = %record.resource, by, state = ?record.state(), "cancel asked for");
+        Ok(Response::new(rpc::CancelOperationResponse {
+            operation: Some(record.to_rpc(Include::Logs)),
+        }))
+    }
+
+    async fn list_storage_pools(
+        &self,
+        _request: Request<rpc::ListStoragePoolsRequest>,
+    ) -> Result<Response<rpc::ListStoragePoolsResponse>, Status> {
+        Ok(Response::new(self.pools()))
+    }
+
+    async fn list_backups(
+        &self,
+        request: Request<rpc::ListBackupsRequest>,
+    ) -> Result<Response<rpc::ListBackupsResponse>, Status> {
+        self.backups(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn expand_storage(
+        &self,
+        request: Request<rpc::ExpandStorageRequest>,
+    ) -> Result<Response<Self::ExpandStorageStream>, Status> {
+        self.on_pool(request).await
+    }
+
+    async fn shrink_storage(
+        &self,
+        request: Request<rpc::ShrinkStorageRequest>,
+    ) -> Result<Response<Self::ShrinkStorageStream>, Status> {
+        self.on_pool(request).await
+    }
+
+    async fn create_backup(
+        &self,
+        request: Request<rpc::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        self.on_pool(request).await
+    }
+
+    async fn verify_backup(
+        &self,
+        request: Request<rpc::VerifyBackupRequest>,
+    ) -> Result<Response<Self::VerifyBackupStream>, Status> {
+        self.on_pool(request).await
+    }
+
+    async fn restore_backup(
+        &self,
+        request: Request<rpc::RestoreBackupRequest>,
+    ) -> Result<Response<Self::RestoreBackupStream>, Status> {
+        self.on_pool(request).await
+    }
+
+    async fn delete_backup(
+        &self,
+        request: Request<rpc::DeleteBackupRequest>,
+    ) -> Result<Response<Self::DeleteBackupStream>, Status> {
+        self.on_pool(request).await
     }
 }

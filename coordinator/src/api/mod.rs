@@ -3,9 +3,14 @@
 
 pub mod authz;
 mod bulk;
+mod dry_run;
 pub mod fleet;
 pub mod listener;
 pub mod operations;
+mod pool;
 pub mod progress;
 pub mod serve;
 mod status;
+mod storage;
+mod submit;
+mod watch_hypervisors;

@@ -4,6 +4,9 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use hostler_common::id::OperationId;
+use hostler_common::rpc::hostler::agent::v1::Measure;
+use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::operations::v1 as rpc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
@@ -17,6 +20,10 @@ pub struct Said {
     pub state: rpc::OperationState,
     /// What happened.
     pub msg: String,
+    /// Set when it only says how far the work is.
+    pub measure: Option<Measure>,
+    /// Of which operation. None when there is none.
+    pub operation: Option<OperationId>,
 }
 
 impl Said {
@@ -25,6 +32,8 @@ impl Said {
         Self {
             state,
             msg: msg.into(),
+            measure: None,
+            operation: None,
         }
     }
 
@@ -91,4 +100,28 @@ responses!(
     ExpandStorageResponse,
     ShrinkStorageResponse,
     CreateBackupResponse
+);
+
+macro_rules! fleet_responses {
+    ($($name:ident),*) => {
+        $(impl From<Said> for fleet::$name {
+            fn from(said: Said) -> Self {
+                Self {
+                    state: said.state.into(),
+                    msg: said.msg,
+                    measure: said.measure,
+                    operation_id: said.operation.map(|id| id.to_string()).unwrap_or_default(),
+                }
+            }
+        })*
+    };
+}
+
+fleet_responses!(
+    ExpandStorageResponse,
+    ShrinkStorageResponse,
+    CreateBackupResponse,
+    VerifyBackupResponse,
+    RestoreBackupResponse,
+    DeleteBackupResponse
 );

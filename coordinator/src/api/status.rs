@@ -6,14 +6,33 @@
 
 use hostler_common::error::Chain;
 use hostler_common::id::InvalidId;
+use hostler_common::operation::RequestError;
 use tonic::Status;
 
 use crate::operation::engine::EngineError;
+use crate::session::asks::AskError;
 use crate::store::json::RecordError;
 
 /// INVALID_ARGUMENT.
 pub(super) fn of_invalid(error: &InvalidId) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+/// INVALID_ARGUMENT.
+pub(super) fn of_request(error: &RequestError) -> Status {
+    Status::invalid_argument(Chain(error).to_string())
+}
+
+/// What fits the error: who asked gets the agent's own words.
+pub(super) fn of_ask(error: &AskError) -> Status {
+    let message = error.to_string();
+    match error {
+        AskError::NotConnected { .. } | AskError::WentAway { .. } | AskError::Late { .. } => {
+            Status::unavailable(message)
+        }
+        AskError::TooMany { .. } => Status::resource_exhausted(message),
+        AskError::Refused { .. } | AskError::Unfit { .. } => Status::failed_precondition(message),
+    }
 }
 
 /// What fits the error; its whole chain is the message.

@@ -1,11 +1,12 @@
-//! Offers operations whose turn it is to the session of their host. It decides nothing: the agent takes an
-//! offer by a proposal, which the engine judges. So an offer may be lost or repeated.
+//! Tells the session of a host whose turn it is: it offers what nobody holds, and passes on that somebody wants
+//! what is held to stop. It decides nothing: the agent takes an offer by a proposal, which the engine judges, and
+//! ends what it holds by its own word. So whatever is told may be lost or repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_common::id::ResourceName;
-use hostler_common::rpc::hostler::agent::v1::{Offer, SessionResponse, session_response};
+use hostler_common::rpc::hostler::agent::v1::{Cancel, Offer, SessionResponse, session_response};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,7 +17,7 @@ use crate::operation::state::Phase;
 use crate::registry::{Change, Registry};
 use crate::session::registry::Sessions;
 
-/// How often everything that waits is offered again, in case an offer was lost.
+/// How often everything is told again, in case it was lost.
 const REPEAT: Duration = Duration::from_secs(5);
 
 /// Starts the dispatcher in `tasks`. It ends when the registry is gone.
@@ -35,16 +36,17 @@ async fn run(registry: Registry, sessions: Sessions) {
             _ = repeat.tick() => Ok(Change::Everything),
         };
         match change {
-            Ok(Change::Hypervisor(id)) => offer_turn(&registry, &sessions, &(&id).into()),
-            Ok(Change::Operation(resource)) => offer_turn(&registry, &sessions, &resource),
+            Ok(Change::Hypervisor(id)) => tell_turn(&registry, &sessions, &(&id).into()),
+            Ok(Change::Pool(name)) => tell_turn(&registry, &sessions, &(&name).into()),
+            Ok(Change::Operation(resource)) => tell_turn(&registry, &sessions, &resource),
             Ok(Change::Host(host)) => {
                 for record in registry.turns().iter().filter(|record| record.host == host) {
-                    offer_turn(&registry, &sessions, &record.resource);
+                    tell_turn(&registry, &sessions, &record.resource);
                 }
             }
             Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
                 for record in registry.turns() {
-                    offer_turn(&registry, &sessions, &record.resource);
+                    tell_turn(&registry, &sessions, &record.resource);
                 }
             }
             Err(RecvError::Closed) => return,
@@ -52,19 +54,34 @@ async fn run(registry: Registry, sessions: Sessions) {
     }
 }
 
-fn offer_turn(registry: &Registry, sessions: &Sessions, resource: &ResourceName) {
+fn tell_turn(registry: &Registry, sessions: &Sessions, resource: &ResourceName) {
     let Some((record, lock)) = registry.turn(resource) else {
         return;
     };
-    if record.life.phase != Phase::Scheduled {
+    let Some(message) = news(&record, &lock) else {
         return;
-    }
+    };
     let Some(session) = sessions.of(&record.host) else {
         return;
     };
-    let message = Some(session_response::Message::Offer(offer(&record, &lock)));
-    // A full channel means a stuck network: the offer is repeated.
-    let _ = session.outbound.try_send(SessionResponse { message });
+    // A full channel means a stuck network: it is told again.
+    let _ = session.outbound.try_send(SessionResponse {
+        message: Some(message),
+    });
+}
+
+/// What the agent should know of an operation whose turn it is; None when there is nothing.
+fn news(record: &Arc<OperationRecord>, lock: &Lock) -> Option<session_response::Message> {
+    match (&record.life.phase, &record.cancel) {
+        (Phase::Scheduled, _) => Some(session_response::Message::Offer(offer(record, lock))),
+        (Phase::Active(lease), Some(by)) if !lease.is_disabled_cancel => {
+            Some(session_response::Message::Cancel(Cancel {
+                operation_id: record.id.to_string(),
+                by: by.clone(),
+            }))
+        }
+        (Phase::Active(_) | Phase::Ended(_), _) => None,
+    }
 }
 
 fn offer(record: &Arc<OperationRecord>, lock: &Lock) -> Offer {

@@ -4,9 +4,10 @@
 //! A conflict reads and decides again. So any number of callers work at once, their commits are grouped by
 //! the store, and a second coordinator would change nothing here.
 
-use hostler_common::id::{HostName, HypervisorId, OperationId, ResourceName};
-use hostler_common::operation::OperationKind;
+use hostler_common::id::{HostName, OperationId, ResourceName};
+use hostler_common::operation::{Request, RequestError};
 use hostler_common::units::UnixMillis;
+use prost_types::Any;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -24,15 +25,49 @@ pub struct Engine {
     limits: Limits,
 }
 
-/// What a client wants of one hypervisor.
+/// A request as it was received, and what it asks for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    received: Any,
+    request: Request,
+}
+
+impl Asked {
+    /// Understands `received`.
+    ///
+    /// # Errors
+    /// When it asks for nothing that makes sense.
+    pub fn new(received: Any) -> Result<Self, RequestError> {
+        Ok(Self {
+            request: Request::of(&received)?,
+            received,
+        })
+    }
+
+    /// As it was received.
+    pub fn received(&self) -> &Any {
+        &self.received
+    }
+}
+
+/// What a client wants of one resource.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// What to do.
-    pub kind: OperationKind,
-    /// To which hypervisor.
-    pub id: HypervisorId,
+    /// What.
+    pub asked: Asked,
+    /// Of which resource.
+    pub resource: ResourceName,
     /// On which host.
     pub host: HostName,
+}
+
+impl Wanted {
+    /// Whether `running` does just this. One that somebody has cancelled does not, nor does one of a type that
+    /// this version does not know.
+    fn is_what(&self, running: &OperationRecord) -> bool {
+        let asked = Request::of(&Any::from(&running.request));
+        running.cancel.is_none() && asked.is_ok_and(|asked| asked == self.asked.request)
+    }
 }
 
 /// Who asks, and why.
@@ -118,7 +153,7 @@ impl Engine {
     /// When the store fails; then nothing was accepted.
     pub async fn submit(&self, wishes: &[Wanted], asker: &Asker) -> Result<Vec<Submitted>, EngineError> {
         loop {
-            let keys = wishes.iter().map(|wish| Lock::key(&(&wish.id).into())).collect();
+            let keys = wishes.iter().map(|wish| Lock::key(&wish.resource)).collect();
             let mut transaction = Transaction::default();
             let mut outcomes = Vec::with_capacity(wishes.len());
             for (wish, entry) in wishes.iter().zip(self.store.get_many(keys).await?) {
@@ -137,21 +172,21 @@ impl Engine {
         entry: Option<Entry>,
         transaction: &mut Transaction,
     ) -> Result<Submitted, EngineError> {
-        let resource = ResourceName::from(&wish.id);
+        let resource = &wish.resource;
         let Held {
             value: mut lock,
             modified,
-        } = read_lock(&resource, entry)?;
+        } = read_lock(resource, entry)?;
         if let Some(id) = lock.attention {
-            return Ok(Submitted::Refused(sentences::attention(&resource, id)));
+            return Ok(Submitted::Refused(sentences::attention(resource, id)));
         }
         let mut waits_for = None;
         if let Some(last) = lock.queue.last().copied() {
             let last = self.operation(last).await?;
-            if last.value.kind == wish.kind {
+            if wish.is_what(&last.value) {
                 // The compare holds the queue still while others join it.
                 transaction.compares.push(Compare {
-                    key: Lock::key(&resource),
+                    key: Lock::key(resource),
                     modified,
                 });
                 return Ok(Submitted::Attached(last.value.id));
@@ -170,7 +205,7 @@ impl Engine {
             key: OperationRecord::key(record.id),
             modified: Revision(0),
         });
-        put(transaction, Lock::key(&resource), &lock, modified);
+        put(transaction, Lock::key(resource), &lock, modified);
         transaction
             .writes
             .push(json::put(OperationRecord::key(record.id), &record));
@@ -200,6 +235,22 @@ impl Engine {
                 source: IllegalTransition::NotNow,
             }),
         }
+    }
+
+    /// Somebody wants the operation to stop; `by` says who and why. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be stopped any more, or the store fails; then nothing happened.
+    pub async fn cancel(&self, id: OperationId, by: &str) -> Result<OperationRecord, EngineError> {
+        let by = sentences::line(by);
+        let event = Event::CancelRequested { by: by.clone() };
+        self.change(id, None, event, |record| {
+            Some(match record.end() {
+                Some(_) => format!("cancelled by {by}; it had not begun"),
+                None => format!("{by} asks for it to be cancelled"),
+            })
+        })
+        .await
     }
 
     /// Applies any other event. `message` is what is said of it, given the record after it.
@@ -248,6 +299,11 @@ impl Engine {
             }
             let (life, effects) = next(self.limits, lock.fence, &record.life, event.clone())
                 .map_err(|source| EngineError::Illegal { id, source })?;
+            let repeated =
+                |effect: &Effect| matches!(effect, Effect::RecordCancel(_)) && record.cancel.is_some();
+            if effects.iter().any(repeated) {
+                return Ok(record);
+            }
             let now = UnixMillis::now();
             record.life = life;
             if record.end().is_some() && record.ended_at.is_none() {
@@ -266,6 +322,7 @@ impl Engine {
                     Effect::RaiseFence(fence) => lock.fence = fence,
                     Effect::Release => lock.leave(id),
                     Effect::EndHold => lock.attention = None,
+                    Effect::RecordCancel(by) => record.cancel = Some(by),
                     Effect::HoldForAttention => {
                         lock.leave(id);
                         lock.attention = Some(id);
@@ -374,10 +431,10 @@ fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>
 fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>) -> OperationRecord {
     let id = OperationId::generate();
     let now = UnixMillis::now();
+    let request = &wish.asked.request;
     let what = format!(
-        "operation {id}: {} {} on host {}",
-        wish.kind.verb(),
-        wish.id,
+        "operation {id}: {} on host {}",
+        sentences::what(request, &wish.resource),
         wish.host
     );
     let mut logs = Logs::default();
@@ -390,10 +447,10 @@ fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>)
     );
     OperationRecord {
         id,
-        resource: (&wish.id).into(),
+        resource: wish.resource.clone(),
         host: wish.host.clone(),
-        kind: wish.kind,
-        request: StoredRequest::from(&wish.kind.request(&wish.id)),
+        kind: request.kind(),
+        request: StoredRequest::from(&wish.asked.received),
         requested_by: asker.identity.clone(),
         requested_at: now,
         reason: asker.reason.clone(),
@@ -404,5 +461,6 @@ fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>)
         fence: hostler_common::id::Fence::default(),
         logs,
         ended_at: None,
+        cancel: None,
     }
 }

@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hostler_common::id::{Fence, HostName, HypervisorId, OperationId, ResourceName};
+use hostler_common::id::{Fence, HostName, OperationId, ResourceName};
 use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
@@ -51,6 +51,9 @@ pub struct OperationRecord {
     pub logs: Logs,
     /// When it ended.
     pub ended_at: Option<UnixMillis>,
+    /// Who wants it to stop, and why.
+    #[serde(default)]
+    pub cancel: Option<String>,
 }
 
 /// A `google.protobuf.Any` as JSON holds it.
@@ -138,11 +141,6 @@ impl OperationRecord {
     /// Where it lies in the store.
     pub fn key(id: OperationId) -> String {
         format!("{PREFIX}{id}")
-    }
-
-    /// The hypervisor that it is on.
-    pub fn hypervisor(&self) -> HypervisorId {
-        HypervisorId::from(&self.resource)
     }
 
     /// How it ended, when it has.

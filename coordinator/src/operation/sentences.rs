@@ -2,6 +2,8 @@
 //! is never cut off.
 
 use hostler_common::id::{OperationId, ResourceName};
+use hostler_common::operation::{ReadShare, Request, RestoreInto};
+use prost_types::Any;
 
 use super::record::OperationRecord;
 use super::state::End;
@@ -16,11 +18,60 @@ pub fn attention(resource: &ResourceName, id: OperationId) -> String {
     )
 }
 
+/// What a request does to its resource: `expand default by at least 1.00 GiB`.
+pub fn what(request: &Request, resource: &ResourceName) -> String {
+    let verb = request.kind().verb();
+    match request {
+        Request::CreateHypervisor(_) | Request::DestroyHypervisor(_) | Request::CreateBackup => {
+            format!("{verb} {resource}")
+        }
+        Request::ExpandStorage { min } => format!("{verb} {resource} by at least {min}"),
+        Request::ShrinkStorage { max } => format!("{verb} {resource} by at most {max}"),
+        Request::VerifyBackup { id: None, read } => format!("{verb} {resource}{}", share(*read)),
+        Request::VerifyBackup { id: Some(id), read } => {
+            format!("verify backup {id} of {resource}{}", share(*read))
+        }
+        Request::RestoreBackup { id, into, paths } => {
+            let what = match paths.as_slice() {
+                [] => "all files".to_owned(),
+                [path] => path.to_string(),
+                [first, others @ ..] => format!("{first} and {} other paths", others.len()),
+            };
+            let place = match into {
+                RestoreInto::Directory(path) => format!("into {}", path.display()),
+                RestoreInto::Places => "to where they were".to_owned(),
+                RestoreInto::PlacesOverwriting => "to where they were, over what is there".to_owned(),
+            };
+            line(&format!("restore {what} of {resource} from backup {id} {place}"))
+        }
+        Request::DeleteBackup { id } => format!("delete backup {id} of {resource}"),
+    }
+}
+
+fn share(read: ReadShare) -> String {
+    match read {
+        ReadShare::ALL => String::new(),
+        part => format!(", reading {} % of the data back", part.percent()),
+    }
+}
+
+/// The same of an operation.
+pub fn what_of(record: &OperationRecord) -> String {
+    match Request::of(&Any::from(&record.request)) {
+        Ok(request) => what(&request, &record.resource),
+        // A later version stored it.
+        Err(_) => format!("{} {}", record.kind.verb(), record.resource),
+    }
+}
+
 /// The last line of an operation.
 pub fn ending(record: &OperationRecord, said: &str) -> String {
     let said = line(said);
     match record.end() {
         Some(End::NeedsAttention) => format!("{said}; {}", attention(&record.resource, record.id)),
+        Some(End::Completed) if record.cancel.is_some() => {
+            format!("{said}; it was done before it could be cancelled")
+        }
         Some(End::Completed | End::Failed) | None => said,
     }
 }

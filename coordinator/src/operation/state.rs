@@ -7,9 +7,11 @@
 //!     │  └── LeaseExpired ─┘  ├─────────────────────────────▶ Ended(Failed)
 //!     │                       │ Finished: needs attention; LeaseExpired after the last attempt
 //!     │                       └─────────────────────────────▶ Ended(NeedsAttention) ── Resolved ──▶ Ended(Failed)
-//!     ├── HostAbsent, never begun; Barred ──▶ Ended(Failed)
-//!     └── HostAbsent, begun before ─────────▶ Ended(NeedsAttention)
+//!     ├── HostAbsent, CancelRequested, never begun; Barred ──▶ Ended(Failed)
+//!     └── HostAbsent, begun before ──────────────────────────▶ Ended(NeedsAttention)
 //! ```
+//!
+//! What an agent has begun ends only by its word: CancelRequested is recorded then, and changes no phase.
 
 use std::time::Duration;
 
@@ -91,6 +93,11 @@ pub enum Event {
     Barred,
     /// A person has looked.
     Resolved,
+    /// Somebody wants it to stop.
+    CancelRequested {
+        /// Who, and why.
+        by: String,
+    },
 }
 
 /// A process's proposal.
@@ -112,7 +119,7 @@ pub struct Proposal {
 }
 
 /// What the engine does in the same commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// The resource's fence becomes this one.
     RaiseFence(Fence),
@@ -122,6 +129,8 @@ pub enum Effect {
     HoldForAttention,
     /// The hold for attention ends.
     EndHold,
+    /// The agent is told, now and whenever it takes the operation again, that somebody wants it to stop.
+    RecordCancel(String),
 }
 
 /// The limits of a life.
@@ -166,6 +175,12 @@ pub enum IllegalTransition {
     /// It is over.
     #[error("it has ended")]
     Ended,
+    /// Its agent cannot undo it.
+    #[error("its agent does not allow it to be cancelled (it holds it until {until})")]
+    CancelDisabled {
+        /// On the wall clock.
+        until: UnixMillis,
+    },
     /// It does not need attention.
     #[error("it does not need attention")]
     NoAttentionNeeded,
@@ -242,6 +257,13 @@ pub fn next(
         (Ended(End::NeedsAttention), On::Resolved) => to(Ended(End::Failed), vec![Do::EndHold]),
         (Ended(_) | Scheduled | Active(_), On::Resolved) => Err(No::NoAttentionNeeded),
         (Ended(_), _) => Err(No::Ended),
+        (Scheduled, On::CancelRequested { .. }) if attempts == 0 => to(Ended(End::Failed), vec![Do::Release]),
+        (Active(held), On::CancelRequested { .. }) if held.is_disabled_cancel => Err(No::CancelDisabled {
+            until: held.locked_until,
+        }),
+        (Scheduled | Active(_), On::CancelRequested { by }) => {
+            to(life.phase.clone(), vec![Do::RecordCancel(by)])
+        }
         (Scheduled, On::LeaseExpired(_)) | (Active(_), On::HostAbsent | On::Barred) => Err(No::NotNow),
     }
 }
@@ -285,7 +307,12 @@ mod tests {
 
     fn phases() -> Vec<Phase> {
         let ends = [End::Completed, End::Failed, End::NeedsAttention];
-        let mut phases = vec![Phase::Scheduled, active("a", 7)];
+        let undoable_no_more = Proposal {
+            is_disabled_cancel: true,
+            ..proposal("a", 0)
+        };
+        let disabled = Phase::Active(lease(undoable_no_more, Fence(7), 0));
+        let mut phases = vec![Phase::Scheduled, active("a", 7), disabled];
         phases.extend(ends.map(Phase::Ended));
         phases
     }
@@ -295,6 +322,7 @@ mod tests {
             Event::HostAbsent,
             Event::Barred,
             Event::Resolved,
+            Event::CancelRequested { by: "ada".into() },
             expired("a", 7),
             expired("a", 6),
         ];
@@ -332,6 +360,11 @@ mod tests {
                         "an end is final: {case}"
                     );
                     assert!(after.attempts >= attempts, "attempts only grow: {case}");
+                    if let [Effect::RecordCancel(by)] = &effects[..] {
+                        assert_eq!(event, Event::CancelRequested { by: by.clone() }, "{case}");
+                        assert_eq!(after, life, "a wish alone changes nothing: {case}");
+                        continue;
+                    }
                     match &after.phase {
                         Phase::Active(lease) => {
                             let raised = effects.contains(&Effect::RaiseFence(lease.fence));
@@ -346,7 +379,7 @@ mod tests {
                             effects == [Effect::Release] || effects == [Effect::EndHold],
                             "an end frees the resource: {case}"
                         ),
-                        Phase::Scheduled => assert_eq!(event, expired("a", 7), "{case}"),
+                        Phase::Scheduled => assert!(matches!(event, Event::LeaseExpired(_)), "{case}"),
                     }
                 }
             }
@@ -467,6 +500,7 @@ mod tests {
         assert_eq!(
             possible,
             [
+                "Active CancelRequested Active",
                 "Active Finished Completed",
                 "Active Finished Failed",
                 "Active Finished NeedsAttention",
@@ -474,17 +508,46 @@ mod tests {
                 "Active Proposed Active",
                 "NeedsAttention Resolved Failed",
                 "Scheduled Barred Failed",
+                "Scheduled CancelRequested Scheduled",
                 "Scheduled HostAbsent NeedsAttention",
                 "Scheduled Proposed Active",
             ]
         );
     }
 
+    #[test]
+    fn a_cancel_ends_what_has_not_begun_and_is_recorded_for_what_has() {
+        let cancel = || Event::CancelRequested { by: "ada".into() };
+        let of = |phase: Phase, attempts| next(LIMITS, Fence(7), &Life { phase, attempts }, cancel());
+        let (after, effects) = of(Phase::Scheduled, 0).unwrap();
+        assert_eq!(
+            (after.phase, effects),
+            (Phase::Ended(End::Failed), vec![Effect::Release])
+        );
+        for (phase, attempts) in [(Phase::Scheduled, 1), (active("a", 7), 1)] {
+            let (after, effects) = of(phase.clone(), attempts).unwrap();
+            let recorded = vec![Effect::RecordCancel("ada".into())];
+            assert_eq!((after.phase, effects), (phase, recorded));
+        }
+        let Phase::Active(mut lease) = active("a", 7) else {
+            panic!("not active")
+        };
+        lease.is_disabled_cancel = true;
+        let until = lease.locked_until;
+        assert_eq!(
+            of(Phase::Active(lease), 1),
+            Err(IllegalTransition::CancelDisabled { until })
+        );
+        for end in [End::Completed, End::Failed, End::NeedsAttention] {
+            assert_eq!(of(Phase::Ended(end), 1), Err(IllegalTransition::Ended));
+        }
+    }
+
     proptest::proptest! {
         /// Any sequence of events of three processes: fences only grow, each holder has its own, an end is final.
         #[test]
         fn any_sequence_of_events_keeps_the_invariants(
-            choices in proptest::collection::vec((0..6usize, 0..3usize, 0..4u64), 0..60)
+            choices in proptest::collection::vec((0..7usize, 0..3usize, 0..4u64), 0..60)
         ) {
             let mut life = Life { phase: Phase::Scheduled, attempts: 0 };
             let mut fence = Fence(0);
@@ -502,6 +565,7 @@ mod tests {
                     },
                     3 => Event::HostAbsent,
                     4 => Event::Barred,
+                    5 => Event::CancelRequested { by: token.to_string() },
                     _ => Event::Resolved,
                 };
                 let ended = matches!(life.phase, Phase::Ended(_));

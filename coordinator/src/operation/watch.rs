@@ -2,15 +2,24 @@
 //! the registry has taken it. Nothing is buffered: who reads slowly gets the lines later, from the record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use hostler_common::id::OperationId;
+use hostler_common::measure;
+use hostler_common::operation::Subject;
+use hostler_common::rpc::hostler::agent::v1::Measure;
 use hostler_common::rpc::operations::v1::OperationState;
 use hostler_common::units::UnixMillis;
+use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
 use super::record::OperationRecord;
+use super::sentences;
 use crate::registry::{Followed, Latest, Presence, Registry};
+
+/// One stream says how far the work is no more often.
+const BETWEEN_MEASURES: Duration = Duration::from_secs(1);
 
 /// One line of an operation, with the state as it was known then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +30,19 @@ pub struct News {
     pub message: String,
     /// When.
     pub at: UnixMillis,
+    /// Set when it only says how far the work is.
+    pub measure: Option<Measure>,
+}
+
+impl News {
+    fn line(state: OperationState, message: impl Into<String>, at: UnixMillis) -> Self {
+        Self {
+            state,
+            message: message.into(),
+            at,
+            measure: None,
+        }
+    }
 }
 
 /// From which line on an operation is followed.
@@ -40,6 +62,7 @@ struct Follower {
     seen: u64,
     state: State,
     queued: std::collections::VecDeque<News>,
+    measured_at: Option<Instant>,
 }
 
 enum State {
@@ -66,6 +89,7 @@ pub fn follow(
         seen: 0,
         state,
         queued: Default::default(),
+        measured_at: None,
     };
     stream::unfold(follower, |mut follower| async move {
         follower.next().await.map(|news| (news, follower))
@@ -98,31 +122,29 @@ impl Follower {
         self.state = State::Following;
         if from == Start::Attach {
             self.seen = record.logs.count().saturating_sub(1);
+            // The operation's id stands where the first message of a new one has it.
+            let attached = match record.kind.subject() {
+                Subject::Hypervisor => "",
+                Subject::Pool => "attached to ",
+            };
             let message = format!(
-                "operation {}: {} {}, asked for by {} at {}, is under way",
+                "{attached}operation {}: {}, asked for by {} at {}, is under way",
                 record.id,
-                record.kind.verb(),
-                record.resource,
+                sentences::what_of(&record),
                 record.requested_by,
                 record.requested_at
             );
             let state = unended(record.state());
-            self.queued.push_back(News {
-                state,
-                message,
-                at: UnixMillis::now(),
-            });
+            self.queued
+                .push_back(News::line(state, message, UnixMillis::now()));
         }
         self.take(&record);
         let host = &record.host;
         if record.state() == OperationState::Scheduled && self.registry.presence(host) != Presence::Connected
         {
             let message = format!("host {host} is not connected; waiting for it");
-            self.queued.push_back(News {
-                state: record.state(),
-                message,
-                at: UnixMillis::now(),
-            });
+            self.queued
+                .push_back(News::line(record.state(), message, UnixMillis::now()));
         }
         Ok(())
     }
@@ -131,9 +153,27 @@ impl Follower {
         let record = match self.followed.changed().await {
             Latest::Is(record) => record,
             Latest::Unknown => self.read().await?,
+            Latest::Measure(measure) => {
+                self.measure(measure);
+                return Ok(());
+            }
         };
         self.take(&record);
         Ok(())
+    }
+
+    /// Queues how far the work is, unless that was told a moment ago.
+    fn measure(&mut self, measure: Measure) {
+        let now = Instant::now();
+        let too_early = |at: Instant| now.duration_since(at) < BETWEEN_MEASURES;
+        if self.measured_at.is_some_and(too_early) {
+            return;
+        }
+        self.measured_at = Some(now);
+        self.queued.push_back(News {
+            measure: Some(measure.clone()),
+            ..News::line(OperationState::Active, measure::text(&measure), UnixMillis::now())
+        });
     }
 
     /// Reads the store, and waits until the registry is as far: a list after this never shows an older state.
@@ -156,18 +196,14 @@ impl Follower {
                 (false, true) => OperationState::Scheduled,
                 (false, false) => unended(state),
             };
-            self.queued.push_back(News {
-                state,
-                message: log.message.clone(),
-                at: log.at,
-            });
+            self.queued
+                .push_back(News::line(state, log.message.clone(), log.at));
         }
         self.seen = record.logs.count().max(self.seen);
         if record.end().is_some() {
             if self.queued.is_empty() {
-                let message = record.logs.last().to_owned();
                 let at = record.ended_at.unwrap_or_default();
-                self.queued.push_back(News { state, message, at });
+                self.queued.push_back(News::line(state, record.logs.last(), at));
             }
             self.state = State::Over;
         }
