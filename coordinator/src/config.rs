@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use hostler_common::DEFAULT_PORT;
 use hostler_common::config::{ConfigError, load};
+use hostler_common::id::PoolName;
 use hostler_common::telemetry::LogFormat;
 use hostler_common::units::duration_text;
 use hostler_pki::TlsFiles;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +22,9 @@ pub struct Config {
     /// Where the store lies. Made when it is not there.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
+    /// The storage pool of calls that name none. Without it: the only pool, or the one called `default`.
+    #[serde(default, deserialize_with = "name_unless_empty")]
+    pub default_pool: Option<PoolName>,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -101,6 +105,13 @@ fn default_data_dir() -> PathBuf {
     "/var/lib/hostler".into()
 }
 
+/// TOML has no null: an empty text stands for none.
+fn name_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PoolName>, D::Error> {
+    let text = String::deserialize(from)?;
+    let name = (!text.is_empty()).then(|| text.parse()).transpose();
+    name.map_err(serde::de::Error::custom)
+}
+
 fn default_drain() -> Duration {
     Duration::from_secs(10)
 }
@@ -154,6 +165,22 @@ mod tests {
         let config = load_text(TLS).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:1312");
         assert_eq!(config.operations.lease, Duration::from_secs(30));
+        assert_eq!(config.default_pool, None);
+    }
+
+    #[test]
+    fn the_default_pool_is_a_pool_name_or_empty() {
+        let default_pool = |name: &str| load_text(&format!("default_pool = '{name}'\n{TLS}"));
+        assert_eq!(default_pool("").unwrap().default_pool, None);
+        assert_eq!(
+            default_pool("tank").unwrap().default_pool,
+            Some("tank".parse().unwrap())
+        );
+        let error = default_pool("../tank").unwrap_err();
+        assert!(
+            error.contains("default_pool") && error.contains("pool name"),
+            "{error}"
+        );
     }
 
     #[test]

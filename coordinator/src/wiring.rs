@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::operation::engine::Engine;
 use crate::operation::retention::{self, Retention};
 use crate::operation::state::Limits;
+use crate::session::asks::Asks;
 use crate::session::registry::Sessions;
 use crate::session::service::{SessionContext, SessionService};
 use crate::store::Store;
@@ -68,13 +69,14 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         },
     );
     let mut background = JoinSet::new();
-    let registry = registry::spawn(store.clone(), &mut background).await?;
+    let registry = registry::spawn(store.clone(), config.default_pool.clone(), &mut background).await?;
     let watched = store.clone();
     background.spawn(async move {
         watched.died().await;
         tracing::error!("the store's writer has died; this is a bug");
     });
     let sessions = Sessions::default();
+    let asks = Asks::new(sessions.clone());
     dispatch::spawn(registry.clone(), sessions.clone(), &mut background);
     let patience = liveness::Patience {
         unbegun: operations.host_patience,
@@ -107,6 +109,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             engine: engine.clone(),
             registry: registry.clone(),
             store: store.clone(),
+            asks: asks.clone(),
             shutdown: shutdown.clone(),
         },
         sessions: SessionService::new(SessionContext {
@@ -114,6 +117,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             store,
             registry: registry.clone(),
             sessions,
+            asks,
             heartbeat: config.sessions.heartbeat,
             lease: operations.lease,
             shutdown: shutdown.clone(),
@@ -123,7 +127,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let mut serving = JoinSet::new();
     serving.spawn(serve::run(services, accepted, shutdown.clone()));
     let hypervisors = registry.map_hypervisors(|_| ()).len();
-    tracing::info!(%address, hypervisors, unended_operations = registry.operations().len(), "serving");
+    let pools = registry.map_pools(|_| ()).len();
+    tracing::info!(%address, hypervisors, pools, unended_operations = registry.operations().len(), "serving");
     Ok(Running {
         address,
         serving,

@@ -1,45 +1,37 @@
-//! Takes an agent's report into the fleet. A hypervisor is enrolled the first time that its agent reports
-//! it, and belongs to that host from then on; another host that claims its id is refused.
+//! Takes an agent's report into the fleet. A hypervisor or a storage pool is enrolled the first time that its agent
+//! reports it, and belongs to that host from then on; another host that claims its name is refused.
 //!
-//! The store is written only when something that is stored has changed.
+//! The store is written only when something that is stored has changed. Invariant: a hypervisor and a pool never share
+//! a name, since by it operations lock them. Each enrolment compares that neither is there, in its own transaction.
 
 mod bounds;
+mod hypervisors;
+mod pools;
 
 use std::collections::HashSet;
 
-use hostler_common::id::{HostName, HypervisorId};
+use hostler_common::id::{HostName, HypervisorId, PoolName, ResourceName};
 use hostler_common::rpc::hostler::agent::v1 as agent;
-use hostler_common::units::UnixMillis;
+use serde::Serialize;
 
-use crate::operation::sentences;
-use crate::registry::{HypervisorRecord, Kind, Observed, Registry};
+use crate::registry::{HypervisorRecord, PoolRecord, Registry, Reported};
 use crate::store::json::{self, RecordError};
-use crate::store::{Committed, Compare, Revision, Store, Transaction};
-
-/// Hypervisors that one host may have. With the bounds of [`bounds`], what all of them list stays below the
-/// 4 MiB that gRPC clients take.
-const PER_HOST_AT_MOST: usize = 256;
-
-/// Entries of a report that are looked at, so that a report of millions stays cheap.
-const PER_REPORT_AT_MOST: usize = 1024;
+use crate::store::{Committed, Compare, Entry, Revision, Store, Transaction};
 
 /// What became of a report.
 #[derive(Debug, Default)]
 pub struct Accepted {
-    /// What the host may speak for, with its running domains. All of it is stored.
-    pub reported: Vec<(HypervisorId, Vec<agent::Domain>)>,
-    /// What was refused, with the reason.
-    pub refused: Vec<agent::RefusedHypervisor>,
+    /// What the host may speak for. All of it is stored.
+    pub reported: Reported,
+    /// What was refused, with the reasons.
+    pub refused: agent::ReportAnswer,
 }
 
-/// A hypervisor of a report, checked.
-struct Claim {
-    id: HypervisorId,
-    kind: Kind,
-    observed: Observed,
-    detail: String,
-    inventory: agent::Inventory,
-    domains: Vec<agent::Domain>,
+/// What becomes of one claim.
+enum Decision<T> {
+    Refuse(String),
+    Keep,
+    Store(Box<T>),
 }
 
 /// Stores what changed of `report`, which came from `host`'s own session, and waits until the registry shows it.
@@ -52,275 +44,211 @@ pub async fn accept(
     host: &HostName,
     report: agent::HostReport,
 ) -> Result<Accepted, RecordError> {
-    let mut refused = Vec::new();
-    let mut claims = check(report, &mut refused);
-    refuse_beyond_bound(registry, host, &mut claims, &mut refused);
-    // Only this host's session writes these records, and it waited for the registry: mostly nothing is new.
-    let settled = claims.iter().all(|claim| {
-        matches!(
-            decide(host, claim, registry.record(&claim.id).as_ref()),
-            Decision::Keep
-        )
-    });
-    if settled {
-        let reported = claims
-            .into_iter()
-            .map(|claim| (claim.id, claim.domains))
-            .collect();
+    let mut refused = agent::ReportAnswer::default();
+    let mut claims = Claims {
+        hypervisors: hypervisors::check(report.hypervisors, &mut refused.refused),
+        pools: pools::check(registry, report.pools, &mut refused.refused_pools),
+    };
+    hypervisors::refuse_beyond_bound(registry, host, &mut claims.hypervisors, &mut refused.refused);
+    pools::refuse_beyond_bound(registry, host, &mut claims.pools, &mut refused.refused_pools);
+    if claims.are_settled(registry, host) {
+        let reported = claims.reported();
         return Ok(Accepted { reported, refused });
     }
     loop {
-        let keys = claims
-            .iter()
-            .map(|claim| HypervisorRecord::key(&claim.id))
-            .collect();
-        let mut transaction = Transaction::default();
-        let mut enrolled = Vec::new();
-        let mut accepted = Accepted {
-            refused: refused.clone(),
-            ..Accepted::default()
+        let mut round = Round {
+            host,
+            transaction: Transaction::default(),
+            enrolled: HashSet::new(),
+            accepted: Accepted {
+                refused: refused.clone(),
+                ..Accepted::default()
+            },
         };
-        for (claim, entry) in claims.iter().zip(store.get_many(keys).await?) {
-            let stored: Option<HypervisorRecord> = entry.as_ref().map(json::read).transpose()?;
-            match decide(host, claim, stored.as_ref()) {
-                Decision::Refuse(reason) => {
-                    accepted.refused.push(agent::RefusedHypervisor {
-                        id: claim.id.to_string(),
-                        reason,
-                    });
-                    continue;
-                }
-                Decision::Keep => {}
-                Decision::Store(record) => {
-                    let key = HypervisorRecord::key(&record.id);
-                    let modified = entry.map_or(Revision(0), |entry| entry.modified);
-                    if modified == Revision(0) {
-                        enrolled.push(record.id.clone());
-                    }
-                    transaction.compares.push(Compare {
-                        key: key.clone(),
-                        modified,
-                    });
-                    transaction.writes.push(json::put(key, &record));
-                }
-            }
-            accepted.reported.push((claim.id.clone(), claim.domains.clone()));
+        let entries = store.get_many(claims.keys()).await?;
+        let (of_hypervisors, of_pools) = entries.split_at(claims.hypervisors.len() * 2);
+        for (claim, entries) in claims.hypervisors.iter().zip(of_hypervisors.chunks(2)) {
+            round.take_hypervisor(claim, entries)?;
         }
-        if transaction.writes.is_empty() {
-            return Ok(accepted);
+        for (claim, entries) in claims.pools.iter().zip(of_pools.chunks(2)) {
+            round.take_pool(claim, entries)?;
         }
-        if let Committed::At(revision) = store.commit(transaction).await? {
-            for id in enrolled {
-                tracing::info!(hypervisor = %id, %host, "enrolled");
+        if round.transaction.writes.is_empty() {
+            return Ok(round.accepted);
+        }
+        if let Committed::At(revision) = store.commit(round.transaction).await? {
+            for resource in round.enrolled {
+                tracing::info!(%resource, %host, "enrolled");
             }
             registry.taken(revision).await;
-            return Ok(accepted);
+            return Ok(round.accepted);
         }
     }
 }
 
-/// New hypervisors beyond what one host may have are refused: nothing would take them off the list again.
-fn refuse_beyond_bound(
-    registry: &Registry,
-    host: &HostName,
-    claims: &mut Vec<Claim>,
-    refused: &mut Vec<agent::RefusedHypervisor>,
-) {
-    let mut room = PER_HOST_AT_MOST.saturating_sub(registry.count_of(host));
-    claims.retain(|claim| {
-        if registry.record(&claim.id).is_some() {
-            return true;
-        }
-        let fits = room > 0;
-        room = room.saturating_sub(1);
-        if !fits {
-            let reason = format!(
-                "host {host} has {PER_HOST_AT_MOST} hypervisors already, the most that a host may have"
-            );
-            refused.push(agent::RefusedHypervisor {
-                id: claim.id.to_string(),
-                reason,
-            });
-        }
-        fits
-    });
+/// What is well-formed of a report.
+struct Claims {
+    hypervisors: Vec<hypervisors::Claim>,
+    pools: Vec<pools::Claim>,
 }
 
-enum Decision {
-    Refuse(String),
-    Keep,
-    Store(Box<HypervisorRecord>),
-}
-
-fn decide(host: &HostName, claim: &Claim, stored: Option<&HypervisorRecord>) -> Decision {
-    let now = UnixMillis::now();
-    let fresh = HypervisorRecord {
-        id: claim.id.clone(),
-        host: host.clone(),
-        kind: claim.kind,
-        observed: claim.observed,
-        detail: claim.detail.clone(),
-        inventory: claim.inventory.clone(),
-        enrolled_at: stored.map_or(now, |record| record.enrolled_at),
-        changed_at: stored.map_or(now, |record| record.changed_at),
-    };
-    match stored {
-        None => Decision::Store(Box::new(fresh)),
-        Some(record) if record.host != *host => Decision::Refuse(format!(
-            "hypervisor {} is enrolled under host {}; give it another id",
-            claim.id, record.host
-        )),
-        Some(record) if record.kind != claim.kind => Decision::Refuse(format!(
-            "hypervisor {} is enrolled as kind {:?}; a kind never changes: give it another id",
-            claim.id, record.kind
-        )),
-        Some(record) => match observe_anew(record, fresh, now) {
-            Some(changed) => Decision::Store(Box::new(changed)),
-            None => Decision::Keep,
-        },
+impl Claims {
+    /// Only this host's session writes these records, and it waited for the registry: mostly nothing is new.
+    fn are_settled(&self, registry: &Registry, host: &HostName) -> bool {
+        let settled = |claim: &hypervisors::Claim| {
+            let stored = registry.record(&claim.id);
+            matches!(hypervisors::decide(host, claim, stored.as_ref()), Decision::Keep)
+        };
+        let settled_pool = |claim: &pools::Claim| {
+            let stored = registry.pool_record(&claim.name);
+            matches!(pools::decide(host, claim, stored.as_ref()), Decision::Keep)
+        };
+        self.hypervisors.iter().all(settled) && self.pools.iter().all(settled_pool)
     }
-}
 
-/// The record with what is new of it; None when nothing is. While libvirt does not answer, what only it can
-/// tell keeps its last value: a GPU does not leave the machine because a daemon stopped.
-fn observe_anew(
-    stored: &HypervisorRecord,
-    mut fresh: HypervisorRecord,
-    now: UnixMillis,
-) -> Option<HypervisorRecord> {
-    let libvirt_down = fresh
-        .inventory
-        .libvirt
-        .as_ref()
-        .is_some_and(|libvirt| !libvirt.problem.is_empty());
-    if libvirt_down && fresh.inventory.gpus.is_empty() {
-        fresh.inventory.gpus.clone_from(&stored.inventory.gpus);
-    }
-    (fresh != *stored).then_some(HypervisorRecord {
-        changed_at: now,
-        ..fresh
-    })
-}
-
-fn check(report: agent::HostReport, refused: &mut Vec<agent::RefusedHypervisor>) -> Vec<Claim> {
-    let mut seen = HashSet::new();
-    let mut claims = Vec::new();
-    for claim in report.hypervisors.into_iter().take(PER_REPORT_AT_MOST) {
-        let mut refuse = |reason: String| {
-            refused.push(agent::RefusedHypervisor {
-                id: claim.id.chars().take(128).collect(),
-                reason,
-            });
-        };
-        let kind = match claim.kind() {
-            agent::HypervisorKind::Host => Kind::Host,
-            agent::HypervisorKind::Guest => Kind::Guest,
-            agent::HypervisorKind::Unspecified => {
-                refuse("its kind is not set or not known; use an agent of this version".to_owned());
-                continue;
-            }
-        };
-        let observed = match claim.observed() {
-            agent::Observed::InService => Observed::InService,
-            agent::Observed::OutOfService => Observed::OutOfService,
-            agent::Observed::Unknown | agent::Observed::Unspecified => Observed::Unknown,
-        };
-        let id: HypervisorId = match claim.id.parse() {
-            Ok(id) => id,
-            Err(error) => {
-                refuse(format!("{error}"));
-                continue;
-            }
-        };
-        if !seen.insert(id.clone()) {
-            refuse(format!("the report names {id} twice"));
-            continue;
+    fn reported(self) -> Reported {
+        let hypervisors = self.hypervisors.into_iter();
+        let pools = self.pools.into_iter();
+        Reported {
+            hypervisors: hypervisors.map(|claim| (claim.id, claim.domains)).collect(),
+            pools: pools.map(|claim| (claim.name, claim.report)).collect(),
         }
-        let mut inventory = bounds::inventory(claim.inventory.unwrap_or_default());
-        let domains = std::mem::take(&mut inventory.running_domains);
-        claims.push(Claim {
-            id,
-            kind,
-            observed,
-            detail: sentences::line(&claim.detail),
-            inventory,
-            domains,
+    }
+
+    /// Of each claim its own key, then the key of what could have its name besides.
+    fn keys(&self) -> Vec<String> {
+        let hypervisors = self.hypervisors.iter().flat_map(|claim| {
+            [
+                HypervisorRecord::key(&claim.id),
+                PoolRecord::key(&pool_of(&claim.id)),
+            ]
         });
+        let pools = self.pools.iter().flat_map(|claim| {
+            let hypervisor = hypervisor_of(&claim.name);
+            [PoolRecord::key(&claim.name), HypervisorRecord::key(&hypervisor)]
+        });
+        hypervisors.chain(pools).collect()
     }
-    claims
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One try to store a report.
+struct Round<'a> {
+    host: &'a HostName,
+    transaction: Transaction,
+    enrolled: HashSet<ResourceName>,
+    accepted: Accepted,
+}
 
-    fn record(host: &str) -> HypervisorRecord {
-        HypervisorRecord {
-            id: "hv1".parse().unwrap(),
-            host: host.parse().unwrap(),
-            kind: Kind::Host,
-            observed: Observed::OutOfService,
-            detail: String::new(),
-            inventory: agent::Inventory {
-                cpu_threads: 8,
-                gpus: vec![agent::Gpu {
-                    brand: "NVIDIA".into(),
-                    model: "T4".into(),
-                    ..Default::default()
-                }],
-                ..Default::default()
-            },
-            enrolled_at: UnixMillis(1),
-            changed_at: UnixMillis(1),
+impl Round<'_> {
+    /// `entries` are the claim's two keys, as stored.
+    fn take_hypervisor(
+        &mut self,
+        claim: &hypervisors::Claim,
+        entries: &[Option<Entry>],
+    ) -> Result<(), RecordError> {
+        let [own, other] = entries else { return Ok(()) };
+        let mut refuse = |reason| {
+            let id = claim.id.to_string();
+            self.accepted
+                .refused
+                .refused
+                .push(agent::RefusedHypervisor { id, reason });
+            Ok(())
+        };
+        let stored: Option<HypervisorRecord> = own.as_ref().map(json::read).transpose()?;
+        if let (None, Some(pool)) = (&stored, other) {
+            let pool: PoolRecord = json::read(pool)?;
+            return refuse(format!(
+                "the storage pool {} of host {} has this name, and a hypervisor and a pool cannot share one; give it another id",
+                pool.name, pool.host
+            ));
         }
+        match hypervisors::decide(self.host, claim, stored.as_ref()) {
+            Decision::Refuse(reason) => return refuse(reason),
+            Decision::Keep => {}
+            Decision::Store(record) => {
+                let keys = (
+                    HypervisorRecord::key(&claim.id),
+                    PoolRecord::key(&pool_of(&claim.id)),
+                );
+                self.store((&claim.id).into(), keys, own.as_ref(), &record);
+            }
+        }
+        let reported = &mut self.accepted.reported.hypervisors;
+        reported.insert(claim.id.clone(), claim.domains.clone());
+        Ok(())
     }
 
-    #[test]
-    fn gpus_stay_while_libvirt_is_down() {
-        let mut fresh = record("a");
-        fresh.inventory.gpus.clear();
-        let libvirt = agent::Libvirt {
-            problem: "no answer".into(),
-            ..Default::default()
+    /// `entries` are the claim's two keys, as stored.
+    fn take_pool(&mut self, claim: &pools::Claim, entries: &[Option<Entry>]) -> Result<(), RecordError> {
+        let [own, other] = entries else { return Ok(()) };
+        let resource = ResourceName::from(&claim.name);
+        let mut refuse = |reason| {
+            let name = claim.name.to_string();
+            self.accepted
+                .refused
+                .refused_pools
+                .push(agent::RefusedPool { name, reason });
+            Ok(())
         };
-        fresh.inventory.libvirt = Some(libvirt);
-        let changed = observe_anew(&record("a"), fresh.clone(), UnixMillis(2)).unwrap();
-        assert_eq!(changed.inventory.gpus, record("a").inventory.gpus);
-        fresh.inventory.libvirt = Some(agent::Libvirt::default());
-        let changed = observe_anew(&record("a"), fresh, UnixMillis(2)).unwrap();
-        assert!(changed.inventory.gpus.is_empty(), "libvirt is up and lists none");
-    }
-
-    #[test]
-    fn the_same_report_is_not_stored_again() {
-        assert_eq!(observe_anew(&record("a"), record("a"), UnixMillis(2)), None);
-    }
-
-    #[test]
-    fn a_report_may_not_name_one_id_twice_or_an_ill_formed_one() {
-        let claim = |id: &str, kind: agent::HypervisorKind| agent::HypervisorReport {
-            id: id.into(),
-            kind: kind.into(),
-            ..Default::default()
+        let stored: Option<PoolRecord> = own.as_ref().map(json::read).transpose()?;
+        let host = match (&stored, other) {
+            (None, Some(other)) => Some(json::read::<HypervisorRecord>(other)?.host),
+            (None, None) if self.enrolled.contains(&resource) => Some(self.host.clone()),
+            (None, None) | (Some(_), _) => None,
         };
-        let host = agent::HypervisorKind::Host;
-        let unset = agent::HypervisorKind::Unspecified;
-        let hypervisors = vec![
-            claim("a", host),
-            claim("a", host),
-            claim("../x", host),
-            claim("b", unset),
-        ];
-        let mut refused = Vec::new();
-        let claims = check(
-            agent::HostReport {
-                hypervisors,
-                ..Default::default()
-            },
-            &mut refused,
-        );
-        assert_eq!(claims.len(), 1);
-        let ids: Vec<_> = refused.iter().map(|refusal| refusal.id.as_str()).collect();
-        assert_eq!(ids, ["a", "../x", "b"]);
+        if let Some(host) = host {
+            return refuse(format!(
+                "the hypervisor {} of host {host} has this name, and a hypervisor and a pool cannot share one; give the pool another name",
+                claim.name
+            ));
+        }
+        match pools::decide(self.host, claim, stored.as_ref()) {
+            Decision::Refuse(reason) => return refuse(reason),
+            Decision::Keep => {}
+            Decision::Store(record) => {
+                let keys = (
+                    PoolRecord::key(&claim.name),
+                    HypervisorRecord::key(&hypervisor_of(&claim.name)),
+                );
+                self.store(resource, keys, own.as_ref(), &record);
+            }
+        }
+        let reported = &mut self.accepted.reported.pools;
+        reported.insert(claim.name.clone(), claim.report.clone());
+        Ok(())
     }
+
+    /// Writes a record under the first key. When it is new, the second must be absent too.
+    fn store<T: Serialize>(
+        &mut self,
+        resource: ResourceName,
+        (key, other_key): (String, String),
+        own: Option<&Entry>,
+        record: &T,
+    ) {
+        let modified = own.map_or(Revision(0), |entry| entry.modified);
+        if own.is_none() {
+            self.enrolled.insert(resource);
+            self.transaction.compares.push(Compare {
+                key: other_key,
+                modified: Revision(0),
+            });
+        }
+        self.transaction.compares.push(Compare {
+            key: key.clone(),
+            modified,
+        });
+        self.transaction.writes.push(json::put(key, record));
+    }
+}
+
+/// The pool that would have this name.
+fn pool_of(id: &HypervisorId) -> PoolName {
+    (&ResourceName::from(id)).into()
+}
+
+/// The hypervisor that would have this name.
+fn hypervisor_of(name: &PoolName) -> HypervisorId {
+    (&ResourceName::from(name)).into()
 }

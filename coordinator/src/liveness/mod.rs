@@ -178,11 +178,11 @@ fn forget_others<T>(known: &mut HashMap<OperationId, T>, records: &[Arc<Operatio
 }
 
 fn report(record: &OperationRecord, what: &str, outcome: Result<OperationRecord, EngineError>) {
-    let (operation, hypervisor) = (record.id, &record.resource);
+    let (operation, resource) = (record.id, &record.resource);
     match outcome {
-        Ok(after) => tracing::warn!(%operation, %hypervisor, state = ?after.state(), "{what}"),
+        Ok(after) => tracing::warn!(%operation, %resource, state = ?after.state(), "{what}"),
         // Somebody was quicker: a renewal, or the end.
         Err(EngineError::Illegal { .. } | EngineError::NoSuchOperation { .. }) => {}
-        Err(error) => tracing::error!(%operation, %hypervisor, error = %Chain(&error), "{what}, not stored"),
+        Err(error) => tracing::error!(%operation, %resource, error = %Chain(&error), "{what}, not stored"),
     }
 }

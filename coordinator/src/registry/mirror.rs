@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use hostler_common::error::Chain;
-use hostler_common::id::{HypervisorId, OperationId, ResourceName};
+use hostler_common::id::{HypervisorId, OperationId, PoolName, ResourceName};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::{Change, Fleet, Held, HypervisorRecord, PREFIX, Registry};
+use super::{Change, Fleet, Held, HypervisorRecord, POOLS_PREFIX, PREFIX, PoolRecord, Registry};
 use crate::operation::locks::{self, Lock};
 use crate::operation::record::{self, OperationRecord};
 use crate::store::json::{self, RecordError};
 use crate::store::{Event, Order, Range, Revision, Store, Watch, Write};
 
-/// Loads the fleet and starts following it in `tasks`.
+/// Loads the fleet and starts following it in `tasks`. `default_pool` is the configured one.
 ///
 /// # Errors
 /// When the store cannot be read, or holds what this version cannot read: then nothing is served.
-pub async fn spawn(store: Store, tasks: &mut JoinSet<()>) -> Result<Registry, RecordError> {
-    let registry = Registry::new();
+pub async fn spawn(
+    store: Store,
+    default_pool: Option<PoolName>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Registry, RecordError> {
+    let registry = Registry::new(default_pool);
     let watch = store.watch();
     load(&store, &registry).await?;
     tasks.spawn(follow(store, registry.clone(), watch));
@@ -33,6 +37,7 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), RecordError> {
         order: Order::Ascending,
     };
     let (hypervisors, revision) = store.list(all(PREFIX)).await?;
+    let (pools, _) = store.list(all(POOLS_PREFIX)).await?;
     let (lock_entries, _) = store.list(all(locks::PREFIX)).await?;
     let mut fleet = Fleet::default();
     for entry in &hypervisors {
@@ -41,6 +46,11 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), RecordError> {
         fleet
             .hypervisors
             .insert(value.id.clone(), Held { value, modified });
+    }
+    for entry in &pools {
+        let value: PoolRecord = json::read(entry)?;
+        let modified = entry.modified;
+        fleet.pools.insert(value.name.clone(), Held { value, modified });
     }
     for entry in &lock_entries {
         let Some(resource) = resource_of(&entry.key) else {
@@ -83,6 +93,8 @@ async fn follow(store: Store, registry: Registry, mut watch: Watch) {
                 for taken in taken {
                     registry.tell(match taken {
                         Taken::Hypervisor(id) => Change::Hypervisor(id),
+                        Taken::Pool(name) => Change::Pool(name),
+                        Taken::Queue(resource) => Change::Operation(resource),
                         Taken::Operation(record) => {
                             registry.followed.tell(&record);
                             Change::Operation(record.resource.clone())
@@ -108,6 +120,9 @@ async fn follow(store: Store, registry: Registry, mut watch: Watch) {
 /// What the mirror took from one write.
 enum Taken {
     Hypervisor(HypervisorId),
+    Pool(PoolName),
+    /// Of a resource that is not enrolled.
+    Queue(ResourceName),
     Operation(Arc<OperationRecord>),
 }
 
@@ -137,6 +152,21 @@ fn take(fleet: &mut Fleet, write: &Write, modified: Revision) -> Option<Taken> {
         }
         return Some(Taken::Hypervisor(id));
     }
+    if let Some(name) = key.strip_prefix(POOLS_PREFIX) {
+        let name: PoolName = name.parse().ok()?;
+        if fleet
+            .pools
+            .get(&name)
+            .is_some_and(|held| held.modified >= modified)
+        {
+            return None;
+        }
+        match value(write)? {
+            Some(value) => drop(fleet.pools.insert(name.clone(), Held { value, modified })),
+            None => drop(fleet.pools.remove(&name)),
+        }
+        return Some(Taken::Pool(name));
+    }
     if let Some(resource) = resource_of(key) {
         if fleet
             .locks
@@ -149,7 +179,7 @@ fn take(fleet: &mut Fleet, write: &Write, modified: Revision) -> Option<Taken> {
             Some(value) => drop(fleet.locks.insert(resource.clone(), Held { value, modified })),
             None => drop(fleet.locks.remove(&resource)),
         }
-        return Some(Taken::Hypervisor(HypervisorId::from(&resource)));
+        return Some(holder(fleet, resource));
     }
     if let Some(id) = key.strip_prefix(record::PREFIX) {
         let id: OperationId = id.parse().ok()?;
@@ -175,6 +205,18 @@ fn take(fleet: &mut Fleet, write: &Write, modified: Revision) -> Option<Taken> {
         return Some(Taken::Operation(value));
     }
     None
+}
+
+/// What the lock of `resource` belongs to. A hypervisor and a pool never share a name.
+fn holder(fleet: &Fleet, resource: ResourceName) -> Taken {
+    let (id, name) = (HypervisorId::from(&resource), PoolName::from(&resource));
+    if fleet.hypervisors.contains_key(&id) {
+        Taken::Hypervisor(id)
+    } else if fleet.pools.contains_key(&name) {
+        Taken::Pool(name)
+    } else {
+        Taken::Queue(resource)
+    }
 }
 
 /// The value of a write: outer None when it cannot be read.

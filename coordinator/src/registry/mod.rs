@@ -2,29 +2,38 @@
 //!
 //! Everything that a client sees of the fleet is read here, and every stream follows [`Registry::changes`],
 //! which speaks only after the mirror has taken the change: who hears of an end finds the new state listed.
-//! Invariant: an enrolled hypervisor is always listed. A [`Registry`] exists only loaded, so a short list
+//! Invariant: an enrolled hypervisor or pool is always listed. A [`Registry`] exists only loaded, so a short list
 //! cannot be served.
 
 mod followed;
 mod live;
 mod mirror;
+mod pool_view;
+mod pools;
 mod record;
+mod standing;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use hostler_common::id::{Epoch, HostName, HypervisorId, OperationId, ResourceName};
+use hostler_common::id::{Epoch, Fence, HostName, HypervisorId, OperationId, PoolName, ResourceName};
+use hostler_common::rpc::hostler::agent::v1::Measure;
 use hostler_common::units::UnixMillis;
 use tokio::sync::{broadcast, watch};
 
 pub use self::followed::{Followed, Latest};
 pub use self::live::{HostLive, Presence, Reported};
 pub use self::mirror::spawn;
-pub use self::record::{HypervisorRecord, Kind, Observed, PREFIX};
+pub use self::pool_view::{Naming, PoolView};
+pub use self::pools::NoDefaultPool;
+pub use self::record::{
+    HypervisorRecord, Kind, Observed, POOLS_PREFIX, PREFIX, PoolRecord, same_but_figures,
+};
 pub use self::view::HypervisorView;
 use crate::operation::locks::Lock;
 use crate::operation::record::OperationRecord;
+use crate::operation::state::Phase;
 use crate::store::Revision;
 
 /// Changes that a follower may be behind before it has to read everything again. Each is a name.
@@ -35,7 +44,9 @@ const BEHIND_AT_MOST: usize = 2048;
 pub enum Change {
     /// A hypervisor's record, lock or connection.
     Hypervisor(HypervisorId),
-    /// An operation on this resource.
+    /// A pool's record, lock, figures or connection.
+    Pool(PoolName),
+    /// An operation on this resource, or its queue.
     Operation(ResourceName),
     /// A host's session began or ended.
     Host(HostName),
@@ -51,6 +62,8 @@ pub struct Registry {
     followed: followed::Slots,
     /// The newest revision that the mirror has taken.
     taken: Arc<watch::Sender<Revision>>,
+    /// As configured.
+    default_pool: Arc<Option<PoolName>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +75,7 @@ struct Held<T> {
 #[derive(Debug, Default)]
 struct Fleet {
     hypervisors: BTreeMap<HypervisorId, Held<HypervisorRecord>>,
+    pools: BTreeMap<PoolName, Held<PoolRecord>>,
     locks: HashMap<ResourceName, Held<Lock>>,
     /// Those that have not ended.
     operations: HashMap<OperationId, Held<Arc<OperationRecord>>>,
@@ -69,12 +83,13 @@ struct Fleet {
 }
 
 impl Registry {
-    fn new() -> Self {
+    fn new(default_pool: Option<PoolName>) -> Self {
         Self {
             fleet: Arc::default(),
             changes: broadcast::channel(BEHIND_AT_MOST).0,
             followed: followed::Slots::default(),
             taken: Arc::new(watch::Sender::new(Revision(0))),
+            default_pool: Arc::new(default_pool),
         }
     }
 
@@ -192,14 +207,15 @@ impl Registry {
             if fleet.hosts.get(host).is_some_and(|live| live.epoch() > epoch) {
                 return false;
             }
-            fleet
-                .hosts
-                .insert(host.clone(), HostLive::connected(epoch, agent_version));
+            let before = fleet.hosts.remove(host);
+            let live = HostLive::connected(epoch, agent_version, before);
+            fleet.hosts.insert(host.clone(), live);
             true
         });
         if begun {
             self.tell(Change::Host(host.clone()));
             self.tell_hypervisors_of(host);
+            self.tell_pools_of(host);
         }
     }
 
@@ -215,6 +231,7 @@ impl Registry {
         if ended {
             self.tell(Change::Host(host.clone()));
             self.tell_hypervisors_of(host);
+            self.tell_pools_of(host);
         }
     }
 
@@ -227,16 +244,30 @@ impl Registry {
         });
     }
 
-    /// A session of `host` has reported these hypervisors, all of them accepted and stored.
+    /// A session of `host` has reported these, all of them accepted and stored.
     pub fn reported(&self, host: &HostName, epoch: Epoch, reported: Reported) {
-        let changed = self.write(|fleet| {
-            fleet
-                .hosts
-                .get_mut(host)
-                .is_some_and(|live| live.is_connected_as(epoch) && live.report(reported))
+        let changed = self.write(|fleet| match fleet.hosts.get_mut(host) {
+            Some(live) if live.is_connected_as(epoch) => Some(live.report(reported)),
+            Some(_) | None => None,
         });
-        if changed {
+        let Some(changed) = changed else { return };
+        if changed.hypervisors {
             self.tell_hypervisors_of(host);
+        }
+        if changed.pools {
+            self.tell_pools_of(host);
+        }
+    }
+
+    /// `host` says how far an operation is. It counts only while `host` holds it under `fence`, and only who follows
+    /// the operation hears of it.
+    pub fn measured(&self, host: &HostName, id: OperationId, fence: Fence, measure: Measure) {
+        let holds = self.operation(id).is_some_and(|record| {
+            let held = matches!(&record.life.phase, Phase::Active(lease) if lease.fence == fence);
+            held && record.host == *host
+        });
+        if holds {
+            self.followed.tell_measure(id, measure);
         }
     }
 
@@ -262,6 +293,12 @@ impl Registry {
         });
         for id in ids {
             self.tell(Change::Hypervisor(id));
+        }
+    }
+
+    fn tell_pools_of(&self, host: &HostName) {
+        for name in self.pools_of(host) {
+            self.tell(Change::Pool(name));
         }
     }
 }

@@ -1,16 +1,15 @@
 //! A hypervisor as clients see it. The state is derived here and nowhere else: from what the agent observed,
 //! the session and the lock, never from a flag.
 
-use hostler_common::id::OperationId;
 use hostler_common::rpc::hostler::agent::v1 as agent;
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
 use hostler_common::rpc::operations::v1::{
     HypervisorCapabilities, HypervisorGpu, HypervisorState, ListHypervisorsResponseHypervisor,
 };
 
+use super::standing::Standing;
 use super::{Fleet, HostLive, HypervisorRecord, Observed, Presence};
 use crate::operation::locks::Lock;
-use crate::operation::sentences;
 
 /// One hypervisor with what is known of it now. Borrowed from the fleet, which waits meanwhile: read and let go.
 #[derive(Debug)]
@@ -20,16 +19,6 @@ pub struct HypervisorView<'a> {
     fleet: &'a Fleet,
     lock: Option<&'a Lock>,
     live: Option<&'a HostLive>,
-}
-
-/// What decides about a hypervisor's state, the first that holds.
-enum Standing<'a> {
-    Attention(OperationId),
-    Busy(OperationId),
-    NeverSeen,
-    Gone(&'a HostLive),
-    Unreported,
-    Seen,
 }
 
 impl<'a> HypervisorView<'a> {
@@ -44,20 +33,8 @@ impl<'a> HypervisorView<'a> {
     }
 
     fn standing(&self) -> Standing<'a> {
-        if let Some(id) = self.lock.and_then(|lock| lock.attention) {
-            return Standing::Attention(id);
-        }
-        if let Some(id) = self.lock.and_then(|lock| lock.queue.first()) {
-            return Standing::Busy(*id);
-        }
-        match self.live.map(|live| (live.presence(), live)) {
-            None | Some((Presence::NeverSeen, _)) => Standing::NeverSeen,
-            Some((Presence::Gone, live)) => Standing::Gone(live),
-            Some((Presence::Connected, live)) if live.domains(&self.record.id).is_none() => {
-                Standing::Unreported
-            }
-            Some((Presence::Connected, _)) => Standing::Seen,
-        }
+        let reported = |live: &HostLive| live.domains(&self.record.id).is_some();
+        Standing::of(self.lock, self.live, reported)
     }
 
     /// What can be done with it now.
@@ -79,29 +56,11 @@ impl<'a> HypervisorView<'a> {
 
     /// Why; empty when there is nothing to say.
     pub fn reason(&self) -> String {
-        let host = &self.record.host;
-        match self.standing() {
-            Standing::Attention(id) => sentences::attention(&(&self.record.id).into(), id),
-            Standing::Busy(id) => {
-                let verb = self
-                    .fleet
-                    .operations
-                    .get(&id)
-                    .map_or("its", |held| held.value.kind.verb());
-                format!("{verb} operation {id} has not ended")
-            }
-            Standing::NeverSeen => format!("host {host} has not connected since the coordinator started"),
-            Standing::Gone(live) => format!(
-                "host {host} is not connected; last heard at {}",
-                live.last_heard()
-            ),
-            Standing::Unreported => {
-                format!(
-                    "host {host} is connected but does not report it; is it in the agent's configuration?"
-                )
-            }
-            Standing::Seen => self.record.detail.clone(),
-        }
+        let record = self.record;
+        let resource = (&record.id).into();
+        self.standing()
+            .reason(self.fleet, &resource, &record.host)
+            .unwrap_or_else(|| record.detail.clone())
     }
 
     /// Its entry in ListHypervisors.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hostler_common::id::{Fence, HostName, OperationId};
 use hostler_common::rpc::hostler::agent::v1::{
-    Finish, FinishAnswer, Heartbeat, HostReport, Outcome, Propose, ProposeAnswer, ReportAnswer,
+    Finish, FinishAnswer, Heartbeat, HostReport, Measured, Outcome, Propose, ProposeAnswer, ReportAnswer,
     SessionRequest, SessionResponse, session_request, session_response,
 };
 use hostler_common::throttle::Throttle;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_stream::StreamExt as _;
 use tonic::Streaming;
 
+use super::answers;
 use super::registry::SessionHandle;
 use super::service::SessionContext;
 use crate::operation::engine::EngineError;
@@ -27,10 +28,10 @@ use crate::{enroll, registry::Registry};
 const SILENT_HEARTBEATS: u32 = 3;
 
 /// An agent may propose a lock of so many times the configured lease, for a back-off, and no more: nobody else
-/// may touch the hypervisor meanwhile.
+/// may touch the resource meanwhile.
 const LEASES_AT_MOST: u32 = 10;
 
-/// Refused hypervisors that one session's log names.
+/// Refused hypervisors and pools that one session's log names.
 const REFUSALS_LOGGED_AT_MOST: usize = 32;
 
 /// Refused proposals and ends that are logged, of all agents.
@@ -74,6 +75,7 @@ impl Conversation {
         registry.connected(&host, epoch, &self.agent_version);
         let why = self.talk(inbound).await;
         self.context.sessions.leave(&host, epoch);
+        self.context.asks.ended(&host, epoch);
         registry.disconnected(&host, epoch);
         tracing::info!(%host, why, "agent disconnected");
     }
@@ -129,6 +131,14 @@ impl Conversation {
                 Some(answer) => self.send(session_response::Message::FinishAnswer(answer)).await,
                 None => Ok(()),
             },
+            Some(Message::Measured(measured)) => {
+                self.measured(measured);
+                Ok(())
+            }
+            Some(Message::AskAnswer(answer)) => {
+                self.context.asks.answered(&self.host, self.handle.epoch, answer);
+                Ok(())
+            }
             Some(Message::Heartbeat(_)) | None => Ok(()),
             Some(Message::Hello(_)) => {
                 tracing::warn!(host = %self.host, "a second Hello on one stream");
@@ -140,24 +150,14 @@ impl Conversation {
     async fn report(&mut self, report: HostReport) -> Result<(), Over> {
         match enroll::accept(&self.context.store, &self.context.registry, &self.host, report).await {
             Ok(accepted) => {
-                let reported = accepted.reported.into_iter().collect();
                 self.context
                     .registry
-                    .reported(&self.host, self.handle.epoch, reported);
-                if accepted.refused.is_empty() {
+                    .reported(&self.host, self.handle.epoch, accepted.reported);
+                let answer = accepted.refused;
+                if answer == ReportAnswer::default() {
                     return Ok(());
                 }
-                for refusal in &accepted.refused {
-                    if self.logged_refusals.len() < REFUSALS_LOGGED_AT_MOST
-                        && !self.logged_refusals.contains(&refusal.id)
-                    {
-                        tracing::warn!(host = %self.host, hypervisor = refusal.id, reason = refusal.reason, "refused");
-                        self.logged_refusals.push(refusal.id.clone());
-                    }
-                }
-                let answer = ReportAnswer {
-                    refused: accepted.refused,
-                };
+                self.log_refusals(&answer);
                 self.send(session_response::Message::ReportAnswer(answer)).await
             }
             Err(error) => {
@@ -165,6 +165,30 @@ impl Conversation {
                 tracing::error!(host = %self.host, error = %Chain(&error), "a report could not be stored");
                 Err(Over("the store does not serve"))
             }
+        }
+    }
+
+    fn log_refusals(&mut self, answer: &ReportAnswer) {
+        let hypervisors = answer.refused.iter();
+        let hypervisors = hypervisors.map(|refusal| ("hypervisor", &refusal.id, &refusal.reason));
+        let pools = answer.refused_pools.iter();
+        let pools = pools.map(|refusal| ("pool", &refusal.name, &refusal.reason));
+        for (what, name, reason) in hypervisors.chain(pools) {
+            let logged = format!("{what} {name}");
+            if self.logged_refusals.len() < REFUSALS_LOGGED_AT_MOST && !self.logged_refusals.contains(&logged)
+            {
+                tracing::warn!(host = %self.host, name, reason, "{what} refused");
+                self.logged_refusals.push(logged);
+            }
+        }
+    }
+
+    /// What does not count is dropped without a word: the next measure follows soon.
+    fn measured(&self, measured: Measured) {
+        let id = measured.operation_id.parse();
+        if let (Ok(id), Some(measure)) = (id, measured.measure) {
+            let (fence, measure) = (Fence(measured.fence), answers::bounded_measure(measure));
+            self.context.registry.measured(&self.host, id, fence, measure);
         }
     }
 
@@ -271,7 +295,7 @@ impl Conversation {
             .await
         {
             Ok(record) => {
-                tracing::info!(operation = %id, hypervisor = %record.resource, ?end, said, "operation ended");
+                tracing::info!(operation = %id, resource = %record.resource, ?end, said, "operation ended");
                 answer(true, String::new())
             }
             // Held by nobody, or under a later fence, as when the answer to a proposal was lost: the agent takes

@@ -1,5 +1,7 @@
 //! Agents' live streams: who is connected, and what goes to and fro.
 
+mod answers;
+pub mod asks;
 mod conversation;
 pub mod registry;
 pub mod service;

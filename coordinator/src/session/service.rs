@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::asks::Asks;
 use super::conversation::Conversation;
 use super::registry::{Newcomer, Sessions};
 use crate::api::listener::Peer;
@@ -31,9 +32,10 @@ pub const PROTOCOL: u32 = 1;
 /// How long an agent may take for its Hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Messages to one agent that wait for the network: an offer for each of its 256 hypervisors at the very most,
-/// answers for the 32 operations that it runs at once, and heartbeats. Offers beyond it are repeated.
-const OUTBOUND_BOUND: usize = 320;
+/// Messages to one agent that wait for the network: an offer for each of its 256 hypervisors and 8 pools at the very
+/// most, answers and cancels for the 32 operations that it runs at once, 16 questions, and heartbeats. Offers and
+/// cancels beyond it are repeated.
+const OUTBOUND_BOUND: usize = 384;
 
 /// Journaled operations that a Hello may name: each is looked up. An agent holds at most 1024.
 const JOURNALED_AT_MOST: usize = 1024;
@@ -52,6 +54,8 @@ pub struct SessionContext {
     pub registry: Registry,
     /// Every live session.
     pub sessions: Sessions,
+    /// Questions to agents.
+    pub asks: Asks,
     /// How often an agent is asked for a sign of life.
     pub heartbeat: Duration,
     /// The lock that agents propose.
