@@ -216,7 +216,9 @@ async fn figures_are_live_and_the_store_is_written_only_for_more() {
         size_bytes: 2000,
         ..pool("tank", 3)
     };
-    coordinator.report("a", 1, pools(&[larger.clone()])).await;
+    coordinator
+        .report("a", 1, pools(std::slice::from_ref(&larger)))
+        .await;
     let (record, second) = coordinator.stored("tank").await;
     assert!(second > first);
     assert_eq!(record.report, larger, "the figures go along");

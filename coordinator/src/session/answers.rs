@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_answer_at_its_bounds_fits_into_one_message() {
-        let text = || "\u{1b}x".repeat(1 << 12);
+        let text = || "\u{1b}x".repeat(200);
         let backup = |time_unix_ms| Backup {
             id: text(),
             time_unix_ms,
@@ -105,7 +105,7 @@ mod tests {
         let newest = list.backups.last().unwrap();
         assert_eq!(newest.time_unix_ms, BACKUPS_AT_MOST as i64 + 7, "the oldest go");
         assert!(newest.id.chars().all(|c| !c.is_control()));
-        let lines = vec![text(); 5000];
+        let lines = vec!["x".repeat(4000); 2000];
         let outcome = text();
         let Answer::DryRun(dry_run) = bounded(Answer::DryRun(DryRunAnswer {
             lines,

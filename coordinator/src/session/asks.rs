@@ -4,6 +4,7 @@
 //! its session: whoever asks is never left waiting for a host that has gone.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -142,15 +143,19 @@ impl Asks {
             question: Some(question),
         };
         let message = Some(session_response::Message::Ask(ask));
-        let sending = session.outbound.send(SessionResponse { message });
-        timeout_at(until, sending)
-            .await
-            .map_err(late)?
-            .map_err(|_| went_away())?;
-        let answer = timeout_at(until, answered)
-            .await
-            .map_err(late)?
-            .map_err(|_| went_away())?;
+        let outbound = session.outbound;
+        let sending = async move {
+            // Who cannot be sent to loses its session, and with it the question.
+            let _ = outbound.send(SessionResponse { message }).await;
+            drop(outbound);
+            std::future::pending::<Infallible>().await
+        };
+        // Cancel-safe: nobody else waits for either.
+        let answer = tokio::select! {
+            biased;
+            answer = timeout_at(until, answered) => answer.map_err(late)?.map_err(|_| went_away())?,
+            never = sending => match never {},
+        };
         match answer {
             Some(Answer::Refused(reason)) => Err(AskError::Refused { reason }),
             Some(answer) if answers::fits(wants, &answer) => Ok(answer),
@@ -214,7 +219,11 @@ mod tests {
     }
 
     async fn enter(sessions: &Sessions) -> (Epoch, mpsc::Receiver<SessionResponse>) {
-        let (outbound, inbound) = mpsc::channel(64);
+        enter_with(sessions, 64).await
+    }
+
+    async fn enter_with(sessions: &Sessions, room: usize) -> (Epoch, mpsc::Receiver<SessionResponse>) {
+        let (outbound, inbound) = mpsc::channel(room);
         let newcomer = Newcomer {
             token: "t".parse::<ProcessToken>().unwrap(),
             from: String::new(),
@@ -311,6 +320,20 @@ mod tests {
         sessions.leave(&host(), epoch);
         asks.ended(&host(), epoch);
         assert_eq!(waiting.await.unwrap(), Err(AskError::WentAway { host: host() }));
+        // The same while its network is stuck: the welcome fills the only place.
+        let (epoch, stuck) = enter_with(&sessions, 1).await;
+        let waiting = spawn(&asks);
+        while asks.lock().owed.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        sessions.leave(&host(), epoch);
+        asks.ended(&host(), epoch);
+        assert_eq!(waiting.await.unwrap(), Err(AskError::WentAway { host: host() }));
+        assert_eq!(
+            stuck.sender_strong_count(),
+            0,
+            "the stream of the session can end"
+        );
     }
 
     #[tokio::test(start_paused = true)]
