@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use hostler_agent::blocking::Blocking;
+use hostler_agent::executor::cancel::Cancel;
 use hostler_agent::executor::outbox::Outbox;
 use hostler_agent::executor::run::{Accepted, Executor, Lease, RunEnd};
 use hostler_agent::executor::state::{Ending, Outcome};
@@ -23,7 +24,7 @@ use hostler_common::error::Retry;
 use hostler_common::id::{Fence, HypervisorId, OperationId, ProcessToken};
 use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::agent::v1::Observed;
-use support::{Fleet, config, guest_world, network, pool};
+use support::{Fleet, config, guest_world, network, packed, pool};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -158,6 +159,7 @@ fn opposite(kind: OperationKind) -> OperationKind {
     match kind {
         OperationKind::CreateHypervisor => OperationKind::DestroyHypervisor,
         OperationKind::DestroyHypervisor => OperationKind::CreateHypervisor,
+        other => panic!("{other:?} is not on a hypervisor"),
     }
 }
 
@@ -223,7 +225,7 @@ impl Rig {
         Accepted {
             operation: OperationId::generate(),
             resource: (&id).into(),
-            request: kind.request(&id),
+            request: packed(kind, self.id),
             attempt: 1,
         }
     }
@@ -232,16 +234,17 @@ impl Rig {
     fn start(&self, accepted: &Accepted) -> impl Future<Output = RunEnd> + use<> {
         let (fleet, traps) = (Arc::clone(&self.fleet), Arc::clone(&self.traps));
         let executor = Executor {
-            plans: Arc::new(move |kind, id| {
-                let steps = fleet
+            plans: Arc::new(move |job, _| {
+                let mut planned = fleet
                     .hypervisors
-                    .plan(kind, id)
+                    .plan(&job.request)
                     .map_err(|error| error.to_string())?;
-                let trapped = steps.into_iter().enumerate().map(|(place, inner)| {
+                let trapped = planned.steps.into_iter().enumerate().map(|(place, inner)| {
                     let traps = Arc::clone(&traps);
                     Box::new(Trapped { inner, place, traps }) as Box<dyn Step>
                 });
-                Ok(trapped.collect())
+                planned.steps = trapped.collect();
+                Ok(planned)
             }),
             steps: Blocking::new(2),
             files: Blocking::new(2),
@@ -255,7 +258,9 @@ impl Rig {
         let accepted = accepted.clone();
         async move {
             let _tell = tell;
-            executor.run(accepted, lease, CancellationToken::new()).await
+            executor
+                .run(accepted, lease, Cancel::never(), CancellationToken::new())
+                .await
         }
     }
 
@@ -284,6 +289,7 @@ fn wanted(kind: OperationKind) -> Observed {
     match kind {
         OperationKind::CreateHypervisor => Observed::InService,
         OperationKind::DestroyHypervisor => Observed::OutOfService,
+        other => panic!("{other:?} is not on a hypervisor"),
     }
 }
 

@@ -15,8 +15,9 @@ use hostler_agent::hypervisor::{Look, SetupError};
 use hostler_agent::libvirt::events::watch_domains;
 use hostler_agent::libvirt::{Libvirt, Presence};
 use hostler_common::error::Retry;
+use hostler_common::operation::Request;
 use hostler_common::rpc::hostler::agent::v1::{HypervisorKind, Observed};
-use support::{Fleet, config, guest_world, names, network, obey_the_laws, pool, run};
+use support::{Fleet, Lines, config, guest_world, names, network, obey_the_laws, pool, run};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -211,10 +212,10 @@ fn a_host_waits_for_its_domains_to_end_and_then_goes() {
     run(&fleet.create("h1")).unwrap();
     let libvirt = fleet.libvirt.clone();
     let uuid = libvirt.domain_named(&"vm-1".parse().unwrap()).unwrap().unwrap();
-    let progress = Progress::to(move |line| {
+    let progress = Progress::to(Lines(move |line: String| {
         assert_eq!(line, "waiting up to 60s for 1 running domains to end");
         libvirt.destroy_domain(uuid).unwrap();
-    });
+    }));
     let drain = fleet.destroy("h1").remove(0);
     drain.apply(drain.look().unwrap(), &progress).unwrap();
     run(&fleet.destroy("h1")).unwrap();
@@ -662,10 +663,9 @@ fn gpus_are_found_among_the_hosts_devices_and_given_to_their_guest() {
 fn a_hypervisor_that_is_not_configured_has_no_plan() {
     let world = World::of("");
     let fleet = world.fleet("");
-    let id = "gone".parse().unwrap();
     let error = fleet
         .hypervisors
-        .plan(hostler_common::operation::OperationKind::CreateHypervisor, &id)
+        .plan(&Request::CreateHypervisor("gone".parse().unwrap()))
         .err()
         .unwrap();
     assert!(

@@ -14,7 +14,7 @@ use hostler_common::rpc::hostler::agent::v1::{Ask, SessionRequest};
 use tokio::task::JoinSet;
 
 use super::messages;
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, BlockingFault};
 
 /// Questions that are answered at a time. Each reads devices or a repository, of which a host has one or two.
 pub const PLACES: usize = 4;
@@ -77,7 +77,14 @@ impl Questions {
         self.blocking
             .run(what, DEADLINE, move || answerer(question, pool))
             .await
-            .map_err(|fault| fault.to_string())?
+            .map_err(|fault| match fault {
+                // It changes nothing, so nobody need wonder what came of it.
+                BlockingFault::TimedOut { .. } => format!(
+                    "{what} took longer than {} s; try again later",
+                    DEADLINE.as_secs()
+                ),
+                BlockingFault::Full { .. } | BlockingFault::Panicked { .. } => fault.to_string(),
+            })?
     }
 }
 
@@ -96,5 +103,43 @@ impl Open {
     pub(super) async fn next(&mut self) -> Option<SessionRequest> {
         // What the handler does runs elsewhere, so a task here neither panics nor is stopped before its session.
         self.answers.join_next().await?.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
+    use hostler_common::rpc::hostler::agent::v1::ListBackupsQuestion;
+    use hostler_common::rpc::hostler::agent::v1::session_request::Message;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_too_long_is_a_refusal() {
+        let (release, hang) = mpsc::channel::<()>();
+        let hang = Mutex::new(hang);
+        let answerer: Answerer = Arc::new(move |_, _| {
+            let _ = hang.lock().unwrap().recv();
+            Err("released".to_owned())
+        });
+        let mut open = Questions::new(answerer).open();
+        let taken = open.take(Ask {
+            request_id: 7,
+            pool: "default".to_owned(),
+            question: Some(Question::ListBackups(ListBackupsQuestion {})),
+        });
+        assert_eq!(taken, None);
+        // The task begins, and its clock with it.
+        tokio::task::yield_now().await;
+        tokio::time::advance(DEADLINE).await;
+        let Some(Message::AskAnswer(answer)) = open.next().await.unwrap().message else {
+            panic!("not an answer")
+        };
+        drop(release);
+        assert_eq!(answer.request_id, 7);
+        let reason = "listing the backups took longer than 60 s; try again later".to_owned();
+        assert_eq!(answer.answer, Some(Answer::Refused(reason)));
     }
 }

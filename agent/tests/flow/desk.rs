@@ -11,10 +11,14 @@ use hostler_agent::session::desk::{Desk, Do, RUNNING_BOUND};
 use hostler_common::id::OperationId;
 use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message;
-use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, Offer, Propose, ProposeAnswer, Welcome};
+use hostler_common::rpc::hostler::agent::v1::{
+    Cancel, FinishAnswer, Measure, Measured, Offer, Propose, ProposeAnswer, Welcome,
+};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::world::request;
 
 struct Rig {
     desk: Desk,
@@ -52,7 +56,7 @@ fn offer(number: usize) -> Offer {
     let id = format!("hv-{number}");
     Offer {
         operation_id: OperationId::generate().to_string(),
-        request: Some(OperationKind::CreateHypervisor.request(&id.parse().unwrap())),
+        request: Some(request(OperationKind::CreateHypervisor, &id)),
         resource: id,
         fence: 0,
         attempt: 1,
@@ -325,4 +329,175 @@ fn a_running_operation_is_renewed_at_a_third_of_its_lease() {
         (renewal.fence, renewal.proposal.unwrap().lock_for_seconds),
         (1, 30)
     );
+}
+
+fn measure(done_bytes: u64) -> Measure {
+    Measure {
+        what: "relocate".into(),
+        done_bytes,
+        ..Measure::default()
+    }
+}
+
+fn measured(todo: Vec<Do>) -> Vec<Measured> {
+    let sent = todo.into_iter().filter_map(|action| match action {
+        Do::Send(request) => request.message,
+        _ => None,
+    });
+    sent.filter_map(|message| match message {
+        Message::Measured(measured) => Some(measured),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn the_newest_measure_is_said_once_a_second_at_most() {
+    let mut rig = rig();
+    let (offer, operation) = running(&mut rig);
+    for done in 0..5 {
+        rig.outbox.measure(operation, measure(done));
+    }
+    let first = measured(rig.todo());
+    assert_eq!(
+        first,
+        [Measured {
+            operation_id: offer.operation_id,
+            fence: 1,
+            measure: Some(measure(4)),
+        }]
+    );
+    rig.outbox.measure(operation, measure(5));
+    assert!(measured(rig.todo()).is_empty());
+    let due = rig.now + Duration::from_secs(1);
+    assert_eq!(rig.desk.next_due(), Some(due));
+    rig.now = due;
+    assert_eq!(measured(rig.todo())[0].measure, Some(measure(5)));
+    rig.now += Duration::from_secs(1);
+    assert!(measured(rig.todo()).is_empty(), "it is said once");
+}
+
+#[test]
+fn a_measure_waits_while_there_is_no_room_and_never_makes_the_desk_turn() {
+    let mut rig = rig();
+    let (_, operation) = running(&mut rig);
+    rig.outbox.say(operation, "a line".into());
+    rig.outbox.measure(operation, measure(1));
+    let sent = rig.desk.todo(rig.now, 1);
+    assert_eq!(sent.len(), 1, "the line goes first: {sent:?}");
+    assert!(measured(sent).is_empty());
+    assert!(rig.desk.next_due().unwrap() > rig.now);
+    rig.outbox.measure(operation, measure(2));
+    rig.now += Duration::from_secs(1);
+    assert_eq!(measured(rig.todo())[0].measure, Some(measure(2)));
+}
+
+#[test]
+fn what_does_not_run_is_not_measured() {
+    let mut rig = rig();
+    let (_, operation) = running(&mut rig);
+    rig.outbox.measure(operation, measure(1));
+    let ending = Ending {
+        outcome: Outcome::Done,
+        message: "done".into(),
+    };
+    rig.desk.run_ended(operation, RunEnd::Ended(ending), 1, rig.now);
+    assert!(measured(rig.todo()).is_empty());
+}
+
+fn cancel(operation_id: &str, by: &str) -> Cancel {
+    Cancel {
+        operation_id: operation_id.into(),
+        by: by.into(),
+    }
+}
+
+/// Who cancelled the operation that starts, as it hears it.
+fn started(todo: Vec<Do>) -> Option<Option<String>> {
+    todo.into_iter().find_map(|action| match action {
+        Do::Start { cancel, .. } => Some(cancel.by()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_cancel_of_what_waits_is_heard_when_it_starts() {
+    let mut rig = rig();
+    let offer = offer(1);
+    rig.desk.offered(offer.clone(), rig.now);
+    let taking = rig.proposals().remove(0);
+    rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+    rig.desk.cancelled(cancel(&offer.operation_id, "bob"));
+    rig.desk.proposal_answered(accept(&taking), rig.now);
+    assert_eq!(started(rig.todo()), Some(Some("ann".into())));
+}
+
+#[test]
+fn a_cancel_of_what_halted_is_heard_when_it_starts_again() {
+    let mut rig = rig();
+    let (offer, operation) = running(&mut rig);
+    rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+    rig.outbox.say(operation, "a line".into());
+    let said = rig.proposals().remove(0);
+    let refusal = ProposeAnswer {
+        accepted: false,
+        ..accept(&said)
+    };
+    rig.desk.proposal_answered(refusal, rig.now);
+    rig.desk.run_ended(operation, RunEnd::Halted, 1, rig.now);
+    rig.desk.offered(offer, rig.now);
+    let taking = rig.proposals().remove(0);
+    let again = ProposeAnswer {
+        fence: 2,
+        ..accept(&taking)
+    };
+    rig.desk.proposal_answered(again, rig.now);
+    assert_eq!(started(rig.todo()), Some(Some("ann".into())));
+}
+
+#[test]
+fn a_cancel_reaches_what_runs_unless_it_cannot_be_cancelled() {
+    for (kind, disabled) in [
+        (OperationKind::CreateHypervisor, false),
+        (OperationKind::DeleteBackup, true),
+    ] {
+        let mut rig = rig();
+        let offer = Offer {
+            request: Some(request(kind, "hv-1")),
+            ..offer(1)
+        };
+        // Before it starts, too.
+        rig.desk.offered(offer.clone(), rig.now);
+        let taking = rig.proposals().remove(0);
+        let proposal = taking.proposal.clone().unwrap();
+        assert_eq!(proposal.is_disabled_cancel, disabled, "{kind:?}");
+        if disabled {
+            rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+        }
+        rig.desk.proposal_answered(accept(&taking), rig.now);
+        let todo = rig.todo();
+        let [Do::Start { cancel: heard, .. }] = todo.as_slice() else {
+            panic!("{todo:?}")
+        };
+        assert_eq!(heard.by(), None);
+        rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+        let wanted = (!disabled).then(|| "ann".to_owned());
+        assert_eq!(heard.by(), wanted, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_is_malformed_cannot_be_cancelled_and_foreign_cancels_change_nothing() {
+    let mut rig = rig();
+    let malformed = Offer {
+        request: None,
+        ..offer(1)
+    };
+    rig.desk.offered(malformed, rig.now);
+    let proposal = rig.proposals().remove(0).proposal.unwrap();
+    assert!(proposal.is_disabled_cancel);
+    for id in ["", "x", &OperationId::generate().to_string()] {
+        rig.desk.cancelled(cancel(id, "ann"));
+    }
+    assert!(rig.todo().is_empty());
 }

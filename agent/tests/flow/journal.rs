@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use hostler_agent::executor::state::Outcome;
 use hostler_agent::executor::step::Before;
 use hostler_agent::journal::read::{ReadError, read};
-use hostler_agent::journal::record::{Entry, StoredRequest, VERSION};
+use hostler_agent::journal::record::{self, Entry, StoredRequest, VERSION};
 use hostler_agent::journal::state_dir::{Aside, StateDir, StateDirError};
 use hostler_common::id::{Fence, OperationId, ProcessToken, ResourceName};
 use hostler_common::operation::OperationKind;
 use tempfile::TempDir;
 
+use crate::world::request;
+
 fn entries(operation: OperationId) -> Vec<Entry> {
     let resource: ResourceName = "hv-1".parse().unwrap();
-    let request = OperationKind::CreateHypervisor.request(&(&resource).into());
+    let request = request(OperationKind::CreateHypervisor, "hv-1");
     let token = ProcessToken::generate();
     let step = || "define domain hv-1".to_owned();
     vec![
@@ -38,6 +40,7 @@ fn entries(operation: OperationId) -> Vec<Entry> {
         Entry::StepFailed {
             step: step(),
             cause: "a line\nwith a \u{1F980} and \"quotes\"".into(),
+            cancelled: false,
         },
         Entry::UndoStarted { step: step() },
         Entry::UndoDone { step: step() },
@@ -165,6 +168,18 @@ fn a_journal_in_which_nothing_was_begun_is_removed() {
 fn a_journal_of_the_first_version_is_read() {
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/journal-v1.log");
     let records = read(sample.as_ref()).unwrap();
+    insta::assert_debug_snapshot!(records);
+}
+
+#[test]
+fn a_journal_with_a_plan_a_result_and_a_cancel_is_read_and_written_as_it_was() {
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/samples/journal-v1-planned.log"
+    );
+    let records = read(sample.as_ref()).unwrap();
+    let again = records.iter().map(|record| record::encode(record).unwrap());
+    assert_eq!(again.collect::<String>(), fs::read_to_string(sample).unwrap());
     insta::assert_debug_snapshot!(records);
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hostler_agent::executor::cancel::Cancel;
 use hostler_agent::executor::run::{Accepted, RunEnd};
 use hostler_agent::executor::state::Outcome;
 use hostler_agent::executor::step::Before;
@@ -21,14 +22,14 @@ const KINDS: [OperationKind; 2] = [OperationKind::CreateHypervisor, OperationKin
 fn initial(kind: OperationKind) -> World {
     match kind {
         OperationKind::CreateHypervisor => World::with(&["network", "bystander"]),
-        OperationKind::DestroyHypervisor => World::with(&["volume", "domain", "start", "bystander"]),
+        _ => World::with(&["volume", "domain", "start", "bystander"]),
     }
 }
 
 fn wanted(kind: OperationKind) -> BTreeSet<String> {
     let made: &[&str] = match kind {
         OperationKind::CreateHypervisor => &STEPS,
-        OperationKind::DestroyHypervisor => &[],
+        _ => &[],
     };
     made.iter()
         .chain(&["bystander"])
@@ -40,7 +41,7 @@ fn wanted(kind: OperationKind) -> BTreeSet<String> {
 async fn crash(rig: &Rig, accepted: &Accepted) {
     let executor = rig.executor();
     let (_tell, lease) = lease(1);
-    let task = tokio::spawn(executor.run(accepted.clone(), lease, CancellationToken::new()));
+    let task = tokio::spawn(executor.run(accepted.clone(), lease, Cancel::never(), CancellationToken::new()));
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())
@@ -142,7 +143,7 @@ fn world_after(kind: OperationKind, records: &[Record]) -> World {
                 befores.insert(step.clone(), *before);
             }
             // The fault of the failing step comes after its effect.
-            Entry::StepDone { step } | Entry::StepFailed { step, .. } => {
+            Entry::StepDone { step, .. } | Entry::StepFailed { step, .. } => {
                 put(step, kind == OperationKind::CreateHypervisor);
             }
             Entry::UndoDone { step } => {
@@ -162,7 +163,7 @@ async fn a_crash_after_any_record_resumes_to_the_same_end() {
             let accepted = accepted(kind);
             let last = match kind {
                 OperationKind::CreateHypervisor => STEPS[3],
-                OperationKind::DestroyHypervisor => STEPS[0],
+                _ => STEPS[0],
             };
             let times = u32::from(fails);
             rig.world
@@ -200,10 +201,11 @@ async fn the_fence_of_a_lease_that_arrives_during_a_run_is_remembered() {
     let accepted = accepted(OperationKind::CreateHypervisor);
     rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
     let (tell, told) = lease(1);
-    let task = tokio::spawn(
-        rig.executor()
-            .run(accepted.clone(), told, CancellationToken::new()),
-    );
+    let task =
+        tokio::spawn(
+            rig.executor()
+                .run(accepted.clone(), told, Cancel::never(), CancellationToken::new()),
+        );
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())
@@ -250,7 +252,7 @@ async fn a_crash_at_any_undo_resumes_the_unwinding() {
     for kind in KINDS {
         let last = match kind {
             OperationKind::CreateHypervisor => STEPS[3],
-            OperationKind::DestroyHypervisor => STEPS[0],
+            _ => STEPS[0],
         };
         for step in STEPS {
             for fault in [Fault::HangBefore, Fault::HangAfter] {
@@ -358,7 +360,10 @@ async fn a_halt_stops_between_steps_and_a_new_lease_goes_on_from_there() {
     let halt = CancellationToken::new();
     rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
     let (tell, told) = lease(1);
-    let task = tokio::spawn(rig.executor().run(accepted.clone(), told, halt.clone()));
+    let task = tokio::spawn(
+        rig.executor()
+            .run(accepted.clone(), told, Cancel::never(), halt.clone()),
+    );
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())
@@ -404,10 +409,10 @@ async fn a_journal_of_another_configuration_needs_attention() {
     crash(&rig, &accepted).await;
     let mut executor = rig.executor();
     let plans = executor.plans.clone();
-    executor.plans = std::sync::Arc::new(move |kind, id| {
-        let mut steps = plans(kind, id)?;
-        steps.remove(1);
-        Ok(steps)
+    executor.plans = std::sync::Arc::new(move |job, decided| {
+        let mut planned = plans(job, decided)?;
+        planned.steps.remove(1);
+        Ok(planned)
     });
     let ending = rig.run_with(executor, &accepted).await;
     assert_eq!(ending.outcome, Outcome::NeedsAttention);
@@ -422,7 +427,8 @@ async fn a_journal_of_another_configuration_needs_attention() {
 async fn an_operation_that_cannot_be_planned_fails_without_having_done_anything() {
     let rig = Rig::new(World::with(&[]));
     let mut executor = rig.executor();
-    executor.plans = std::sync::Arc::new(|_, id| Err(format!("hypervisor {id} is not configured here")));
+    executor.plans =
+        std::sync::Arc::new(|job, _| Err(format!("hypervisor {} is not configured here", job.resource)));
     let ending = rig
         .run_with(executor, &accepted(OperationKind::CreateHypervisor))
         .await;

@@ -15,6 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A host in service with `cpu_threads`.
 fn host(cpu_threads: u32) -> HostReport {
     HostReport {
+        pools: vec![],
         inventory: Some(Inventory {
             cpu_threads,
             libvirt: Some(Libvirt::default()),

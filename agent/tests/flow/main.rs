@@ -6,11 +6,14 @@
     reason = "a test that cannot go on panics, its helpers included"
 )]
 
+mod cancel;
 mod coordinator;
 mod desk;
 mod journal;
 mod laws;
 mod looks;
+mod plans;
+mod questions;
 mod session;
 mod state;
 mod world;

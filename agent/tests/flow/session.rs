@@ -10,6 +10,7 @@ use hostler_agent::executor::run::Executor;
 use hostler_agent::session::desk::Desk;
 use hostler_agent::session::dial::Dial;
 use hostler_agent::session::pulse::Pulse;
+use hostler_agent::session::questions::Answerer;
 use hostler_agent::session::report;
 use hostler_agent::session::task::SessionTask;
 use hostler_common::error::Retry;
@@ -18,16 +19,16 @@ use hostler_common::operation::OperationKind;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message as Request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message as Response;
 use hostler_common::rpc::hostler::agent::v1::{
-    Heartbeat, HostReport, Inventory, Offer, Outcome, Refused, Welcome,
+    Cancel, Heartbeat, HostReport, Inventory, Measure, Offer, Outcome, Refused, Welcome,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::{self, soon};
-use crate::world::{Call, Fault, Rig, World};
+use crate::world::{Call, Fault, Rig, World, request};
 
 /// An agent process over a fake world.
-struct Agent {
+pub(crate) struct Agent {
     tasks: JoinSet<()>,
     stop: CancellationToken,
     executor: Executor,
@@ -37,6 +38,10 @@ struct Agent {
 
 impl Agent {
     fn start(rig: &Rig, dial: &Dial) -> Self {
+        Self::start_answering(rig, dial, Arc::new(|_, pool| Err(format!("no pool {pool} here"))))
+    }
+
+    pub(crate) fn start_answering(rig: &Rig, dial: &Dial, answerer: Answerer) -> Self {
         let executor = rig.executor();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -50,6 +55,7 @@ impl Agent {
                 ..Inventory::default()
             }),
             hypervisors: vec![],
+            pools: vec![],
         };
         let reporter = report::spawn(
             &mut tasks,
@@ -71,6 +77,7 @@ impl Agent {
             dial.clone(),
             executor.clone(),
             reporter.clone(),
+            answerer,
             Pulse::default(),
             stop.clone(),
         );
@@ -93,7 +100,7 @@ impl Agent {
         until("end of the runs", || state_dir.strong_count() == 0).await;
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.stop.cancel();
         soon("end of the tasks", async {
             while let Some(task) = self.tasks.join_next().await {
@@ -117,7 +124,7 @@ fn offer(fence: u64) -> Offer {
         operation_id: OperationId::generate().to_string(),
         resource: "hv-1".into(),
         fence,
-        request: Some(OperationKind::CreateHypervisor.request(&"hv-1".parse().unwrap())),
+        request: Some(request(OperationKind::CreateHypervisor, "hv-1")),
         attempt: 1,
     }
 }
@@ -582,5 +589,127 @@ async fn a_failure_is_told_with_what_was_undone() {
         "{:?}",
         talk.lines
     );
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_stops_the_running_step_and_is_told_as_the_end() {
+    let (coordinator, dial) = coordinator::start();
+    let rig = Rig::new(World::with(&[]));
+    rig.world.fault("domain", Call::Apply, Fault::ListenAfter, 1);
+    let agent = Agent::start(&rig, &dial);
+    let (mut talk, _) = coordinator.welcome(&[]).await;
+    let offer = offer(0);
+    talk.offer(&offer).await;
+    let propose = talk.proposal().await;
+    assert!(!propose.proposal.as_ref().unwrap().is_disabled_cancel);
+    talk.accept(&propose, 1).await;
+    hang(&rig.world).await;
+    let cancel = Cancel {
+        operation_id: offer.operation_id.clone(),
+        by: "ann: the wrong disk".into(),
+    };
+    // It is repeated until the operation has ended.
+    for _ in 0..3 {
+        talk.say(Response::Cancel(cancel.clone())).await;
+    }
+    let finish = talk.finish(1).await;
+    assert_eq!(finish.outcome(), Outcome::Failed);
+    assert_eq!(
+        finish.message,
+        "cancelled by ann: the wrong disk in step 'make domain'; undone: make domain, make volume, make network"
+    );
+    assert!(rig.world.objects().is_empty());
+    talk.say(Response::Cancel(cancel)).await;
+    talk.answer(&finish).await;
+    until("removal of the journal", || {
+        !journal(&rig, &offer, "log").exists()
+    })
+    .await;
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_comes_while_a_crashed_operation_waits_is_obeyed_when_it_is_taken_up() {
+    let (coordinator, dial) = coordinator::start();
+    let rig = Rig::new(World::with(&[]));
+    rig.world.fault("domain", Call::Apply, Fault::HangBefore, 1);
+    let agent = Agent::start(&rig, &dial);
+    let offer = offer(0);
+    {
+        let (mut talk, _) = coordinator.welcome(&[]).await;
+        talk.offer(&offer).await;
+        let propose = talk.proposal().await;
+        talk.accept(&propose, 1).await;
+        hang(&rig.world).await;
+        agent.crash().await;
+        rig.world.release();
+    }
+    let agent = Agent::start(&rig, &dial);
+    let (mut talk, _) = coordinator.welcome(&[]).await;
+    talk.say(Response::Cancel(Cancel {
+        operation_id: offer.operation_id.clone(),
+        by: "ann".into(),
+    }))
+    .await;
+    talk.offer(&Offer {
+        attempt: 2,
+        fence: 1,
+        ..offer.clone()
+    })
+    .await;
+    let propose = talk.proposal().await;
+    talk.accept(&propose, 2).await;
+    let finish = talk.finish(2).await;
+    assert!(
+        finish
+            .message
+            .starts_with("cancelled by ann in step 'make domain'; undone: "),
+        "{}",
+        finish.message
+    );
+    assert!(rig.world.objects().is_empty());
+    assert_eq!(
+        rig.world.calls(Call::Apply),
+        ["network", "volume", "domain"],
+        "it was not begun again"
+    );
+    talk.answer(&finish).await;
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_running_operation_is_goes_out_and_is_not_kept() {
+    let (coordinator, dial) = coordinator::start();
+    let rig = Rig::new(World::with(&[]));
+    rig.world.fault("domain", Call::Apply, Fault::HangAfter, 1);
+    let agent = Agent::start(&rig, &dial);
+    let (mut talk, _) = coordinator.welcome(&[]).await;
+    let offer = offer(0);
+    talk.offer(&offer).await;
+    let propose = talk.proposal().await;
+    talk.accept(&propose, 1).await;
+    hang(&rig.world).await;
+    let measure = Measure {
+        what: "relocate".into(),
+        done_bytes: 7,
+        ..Measure::default()
+    };
+    let outbox = &agent.executor.outbox;
+    outbox.measure(id(&offer), measure.clone());
+    let measured = loop {
+        match talk.next().await {
+            Request::Measured(measured) => break measured,
+            Request::Propose(propose) => talk.accept(&propose, 1).await,
+            _ => {}
+        }
+    };
+    assert_eq!((measured.fence, measured.measure), (1, Some(measure.clone())));
+    // One that nobody took says nothing of what comes after the step.
+    outbox.measure(id(&offer), measure);
+    rig.world.succeed();
+    let finish = talk.finish(1).await;
+    assert_eq!(finish.outcome(), Outcome::Done);
+    assert!(!outbox.has_measure(id(&offer)));
     agent.end().await;
 }

@@ -1,7 +1,7 @@
 //! Every state with every event: what follows, and what is refused.
 
 use hostler_agent::executor::state::{
-    Effect, Ending, Event, Failure, Outcome, Phase, Plan, State, begin, next,
+    Cause, Effect, Ending, Event, Failure, Outcome, Phase, Plan, State, begin, next,
 };
 use hostler_agent::executor::step::Before;
 use hostler_agent::journal::record::Entry;
@@ -20,24 +20,27 @@ fn every_state() -> Vec<State> {
         states.push(State {
             phase: Phase::Looking { step },
             befores: all[..step].to_vec(),
+            concluded: (step > 0).then(|| "so far".to_owned()),
         });
         states.push(State {
             phase: Phase::Applying { step },
             befores: all[..=step].to_vec(),
+            concluded: None,
         });
         for started in step + 1..=3 {
-            // The step that failed is the last that started, or one that could not look.
+            // The step that failed is the last that started, or one that could not look or was not begun.
             for failed in [started - 1, started].into_iter().filter(|failed| *failed < 3) {
-                states.push(State {
-                    phase: Phase::Undoing {
-                        step,
-                        failure: Failure {
-                            step: failed,
-                            cause: "bad".into(),
-                        },
-                    },
-                    befores: all[..started].to_vec(),
-                });
+                for cause in [
+                    Cause::Fault("bad".into()),
+                    Cause::Cancelled("cancelled by ann".into()),
+                ] {
+                    let failure = Failure { step: failed, cause };
+                    states.push(State {
+                        phase: Phase::Undoing { step, failure },
+                        befores: all[..started].to_vec(),
+                        concluded: None,
+                    });
+                }
             }
         }
     }
@@ -47,6 +50,7 @@ fn every_state() -> Vec<State> {
             message: "all is done".into(),
         }),
         befores: all.to_vec(),
+        concluded: None,
     });
     states
 }
@@ -55,8 +59,10 @@ fn every_event() -> Vec<Event> {
     vec![
         Event::Looked(Before::Absent),
         Event::LookFailed("no look".into()),
-        Event::Applied,
+        Event::Applied(None),
+        Event::Applied(Some("grown".into())),
         Event::ApplyFailed("no apply".into()),
+        Event::Cancelled("cancelled by ann".into()),
         Event::Undone,
         Event::UndoFailed("no undo".into()),
         Event::Lost("too long".into()),
@@ -65,8 +71,16 @@ fn every_event() -> Vec<Event> {
 
 fn legal(phase: &Phase, event: &Event) -> bool {
     match phase {
-        Phase::Looking { .. } => matches!(event, Event::Looked(_) | Event::LookFailed(_)),
-        Phase::Applying { .. } => matches!(event, Event::Applied | Event::ApplyFailed(_) | Event::Lost(_)),
+        Phase::Looking { .. } => {
+            matches!(
+                event,
+                Event::Looked(_) | Event::LookFailed(_) | Event::Cancelled(_)
+            )
+        }
+        Phase::Applying { .. } => matches!(
+            event,
+            Event::Applied(_) | Event::ApplyFailed(_) | Event::Cancelled(_) | Event::Lost(_)
+        ),
         Phase::Undoing { .. } => matches!(event, Event::Undone | Event::UndoFailed(_) | Event::Lost(_)),
         Phase::Finished(_) => false,
     }
@@ -103,6 +117,8 @@ fn every_state_takes_exactly_its_events() {
                 legal(&state.phase, &event),
                 "{state:?} with {event:?}"
             );
+            let cancel = matches!(event, Event::Cancelled(_));
+            assert!(!cancel || state.may_cancel() == result.is_ok(), "{state:?}");
             let Ok((following, effects)) = result else {
                 continue;
             };
@@ -128,7 +144,7 @@ fn a_plan_that_succeeds_runs_every_step_once_in_order() {
         acts.push(act.clone());
         let event = match act {
             Effect::Look { .. } => Event::Looked(Before::Absent),
-            Effect::Apply { .. } => Event::Applied,
+            Effect::Apply { .. } => Event::Applied(None),
             Effect::End(ending) => {
                 assert_eq!(ending.outcome, Outcome::Done);
                 break;
@@ -146,6 +162,7 @@ fn the_failed_step_is_undone_first_and_the_message_names_what_was() {
     let state = State {
         phase: Phase::Applying { step: 2 },
         befores: vec![Before::Nothing, Before::Absent, Before::Absent],
+        concluded: None,
     };
     let (state, effects) = next(&plan, state, Event::ApplyFailed("no room".into())).unwrap();
     assert_eq!(
@@ -191,10 +208,11 @@ fn an_undo_that_fails_stops_the_unwinding_and_says_what_is_left() {
             step: 1,
             failure: Failure {
                 step: 2,
-                cause: "no room".into(),
+                cause: Cause::Fault("no room".into()),
             },
         },
         befores: vec![Before::Nothing, Before::Absent, Before::Absent],
+        concluded: None,
     };
     let (state, _) = next(&plan, state, Event::UndoFailed("busy".into())).unwrap();
     let Phase::Finished(ending) = state.phase else {
@@ -214,6 +232,7 @@ fn a_step_that_only_looks_fails_when_it_hangs_and_one_that_changes_needs_attenti
         let state = State {
             phase: Phase::Applying { step },
             befores: befores.to_vec(),
+            concluded: None,
         };
         next(&plan, state, Event::Lost("too long".into()))
             .unwrap()
@@ -232,4 +251,104 @@ fn a_step_that_only_looks_fails_when_it_hangs_and_one_that_changes_needs_attenti
     ));
     assert_eq!(outcome(lost(0, &[changes])), Some(Outcome::NeedsAttention));
     assert_eq!(outcome(lost(1, &[looks, changes])), Some(Outcome::NeedsAttention));
+}
+
+/// Where the operation is after each of `events`, from its beginning.
+fn after(plan: &Plan, events: &[Event]) -> (State, Vec<Effect>) {
+    let first = (State::initial(plan), Vec::new());
+    events.iter().fold(first, |(state, _), event| {
+        next(plan, state, event.clone()).unwrap_or_else(|error| panic!("{error}"))
+    })
+}
+
+fn ending(state: State) -> Ending {
+    match state.phase {
+        Phase::Finished(ending) => ending,
+        phase => panic!("{phase:?}"),
+    }
+}
+
+#[test]
+fn the_last_step_that_said_what_came_of_it_has_the_last_word() {
+    let plan = plan();
+    let looked = || Event::Looked(Before::Absent);
+    let said = |words: &str| Event::Applied(Some(words.into()));
+    for (events, message) in [
+        ([said("first"), said("second"), Event::Applied(None)], "second"),
+        ([said("first"), Event::Applied(None), said("third")], "third"),
+        (
+            [Event::Applied(None), Event::Applied(None), Event::Applied(None)],
+            "all is done",
+        ),
+    ] {
+        let events: Vec<_> = events.into_iter().flat_map(|event| [looked(), event]).collect();
+        let (state, effects) = after(&plan, &events);
+        assert_eq!(ending(state).message, message);
+        let written = effects.iter().any(
+            |effect| matches!(effect, Effect::Write(Entry::Ended { message: written, .. }) if written == message),
+        );
+        assert!(written, "{effects:?}");
+    }
+}
+
+#[test]
+fn a_cancel_before_a_step_undoes_the_steps_before_it_and_says_so() {
+    let plan = plan();
+    let by = || Event::Cancelled("cancelled by ann".into());
+    let (looked, applied) = (
+        Event::Looked(Before::Absent),
+        Event::Applied(Some("words".into())),
+    );
+    let (state, effects) = after(&plan, &[looked.clone(), applied.clone(), by()]);
+    assert_eq!(
+        effects.first(),
+        Some(&Effect::Write(Entry::StepFailed {
+            step: "volume".into(),
+            cause: "cancelled by ann".into(),
+            cancelled: true,
+        }))
+    );
+    assert!(
+        effects.contains(&Effect::Say("cancelled by ann before step 'volume'".into())),
+        "{effects:?}"
+    );
+    let (state, _) = next(&plan, state, Event::Undone).unwrap();
+    let ended = ending(state);
+    assert_eq!(ended.outcome, Outcome::Failed);
+    assert_eq!(
+        ended.message,
+        "cancelled by ann before step 'volume'; undone: check"
+    );
+
+    let (state, _) = after(&plan, &[by()]);
+    assert_eq!(
+        ending(state).message,
+        "cancelled by ann before step 'check'; nothing to undo"
+    );
+}
+
+#[test]
+fn a_cancel_in_a_step_undoes_that_step_too_and_says_so() {
+    let plan = plan();
+    let (looked, applied) = (Event::Looked(Before::Absent), Event::Applied(None));
+    let cancelled = Event::Cancelled("cancelled by ann".into());
+    let events = [looked.clone(), applied, looked, cancelled];
+    let (state, effects) = after(&plan, &events);
+    assert!(
+        matches!(effects.last(), Some(Effect::Undo { step: 1, .. })),
+        "{effects:?}"
+    );
+    let undone = events.iter().cloned().chain([Event::Undone, Event::Undone]);
+    let (ended, _) = after(&plan, &undone.collect::<Vec<_>>());
+    assert_eq!(
+        ending(ended).message,
+        "cancelled by ann in step 'volume'; undone: volume, check"
+    );
+    let (stuck, _) = next(&plan, state, Event::UndoFailed("busy".into())).unwrap();
+    let stuck = ending(stuck);
+    assert_eq!(stuck.outcome, Outcome::NeedsAttention);
+    assert_eq!(
+        stuck.message,
+        "cancelled by ann in step 'volume'; undoing 'volume' failed: busy; nothing to undo; not undone: volume, check"
+    );
 }

@@ -5,14 +5,19 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use hostler_agent::blocking::Blocking;
+use hostler_agent::executor::cancel::Cancel;
 use hostler_agent::executor::outbox::Outbox;
-use hostler_agent::executor::run::{Accepted, Executor, Lease, PlanSource, RunEnd};
+use hostler_agent::executor::plan::{PlanSource, Planned};
+use hostler_agent::executor::run::{Accepted, Executor, Lease, RunEnd};
 use hostler_agent::executor::state::Ending;
 use hostler_agent::executor::step::{Before, Progress, Step, StepError};
 use hostler_agent::journal::state_dir::StateDir;
 use hostler_common::error::Retry;
 use hostler_common::id::{Fence, HypervisorId, OperationId, ProcessToken};
-use hostler_common::operation::OperationKind;
+use hostler_common::operation::{OperationKind, pack};
+use hostler_common::rpc::{hostler::fleet::v1 as fleet, operations::v1 as operations};
+use prost_types::Any;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +35,8 @@ pub(crate) enum Fault {
     HangBefore,
     /// Hangs after its effect.
     HangAfter,
+    /// Has its effect, and hangs until it hears of a cancel, as a long step does.
+    ListenAfter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +52,14 @@ struct Inner {
     faults: BTreeMap<(String, Call), (Fault, u32)>,
     calls: Vec<(String, Call)>,
     hanging: usize,
-    released: bool,
+    /// How hanging calls end, once they may.
+    released: Option<Result<(), StepError>>,
+    /// What a step says that the operation came to.
+    conclusions: BTreeMap<String, String>,
+    /// What a planner decides who looks at this world.
+    deciding: Value,
+    /// What each planner was given that was decided before.
+    planned: Vec<Option<Value>>,
 }
 
 #[derive(Clone, Default)]
@@ -74,6 +88,22 @@ impl World {
         inner.faults.insert((step.to_owned(), call), (fault, times));
     }
 
+    /// What `step` says that the operation came to.
+    pub(crate) fn conclude(&self, step: &str, words: &str) {
+        let mut inner = self.0.0.lock().unwrap();
+        inner.conclusions.insert(step.to_owned(), words.to_owned());
+    }
+
+    /// What a planner decides who looks at this world now.
+    pub(crate) fn decide(&self, detail: Value) {
+        self.0.0.lock().unwrap().deciding = detail;
+    }
+
+    /// What each planner was given that was decided before.
+    pub(crate) fn planned(&self) -> Vec<Option<Value>> {
+        self.0.0.lock().unwrap().planned.clone()
+    }
+
     /// Blocks until a call hangs.
     pub(crate) fn wait_for_a_hang(&self) {
         let (lock, changed) = &*self.0;
@@ -84,17 +114,32 @@ impl World {
         assert!(!timeout.timed_out(), "nothing hangs; calls: {:?}", inner.calls);
     }
 
-    /// Ends hanging calls, without effect.
+    /// Ends hanging calls as failures.
     pub(crate) fn release(&self) {
+        self.end_hangs(Err(StepError::message("released", Retry::Never)));
+    }
+
+    /// Ends hanging calls as successes.
+    pub(crate) fn succeed(&self) {
+        self.end_hangs(Ok(()));
+    }
+
+    fn end_hangs(&self, result: Result<(), StepError>) {
         let (lock, changed) = &*self.0;
         let mut inner = lock.lock().unwrap();
-        inner.released = true;
+        inner.released = Some(result);
         inner.hanging = 0;
         inner.faults.clear();
         changed.notify_all();
     }
 
-    fn call(&self, step: &str, call: Call, act: impl FnOnce(&mut BTreeSet<String>)) -> Result<(), StepError> {
+    fn call(
+        &self,
+        step: &str,
+        call: Call,
+        progress: Option<&Progress>,
+        act: impl FnOnce(&mut BTreeSet<String>),
+    ) -> Result<(), StepError> {
         let (lock, changed) = &*self.0;
         let mut inner = lock.lock().unwrap();
         inner.calls.push((step.to_owned(), call));
@@ -110,17 +155,28 @@ impl World {
         }
         match fault {
             None => Ok(()),
+            Some(Fault::ListenAfter) => {
+                inner.hanging += 1;
+                inner.released = None;
+                changed.notify_all();
+                let progress = progress.expect("a look hears nothing");
+                while inner.released.is_none() {
+                    progress.check_cancelled()?;
+                    inner = changed.wait_timeout(inner, Duration::from_millis(5)).unwrap().0;
+                }
+                Ok(())
+            }
             Some(Fault::FailBefore(retry) | Fault::FailAfter(retry)) => {
                 Err(StepError::message("on purpose", retry))
             }
             Some(Fault::HangBefore | Fault::HangAfter) => {
                 inner.hanging += 1;
-                inner.released = false;
+                inner.released = None;
                 changed.notify_all();
-                let _inner = changed
-                    .wait_timeout_while(inner, Duration::from_secs(60), |inner| !inner.released)
+                let (inner, _) = changed
+                    .wait_timeout_while(inner, Duration::from_secs(60), |inner| inner.released.is_none())
                     .unwrap();
-                Err(StepError::message("released", Retry::Never))
+                inner.released.clone().expect("nobody released a call that hangs")
             }
         }
     }
@@ -146,7 +202,7 @@ impl Step for FakeStep {
 
     fn look(&self) -> Result<Before, StepError> {
         let mut there = false;
-        self.world.call(&self.object, Call::Look, |objects| {
+        self.world.call(&self.object, Call::Look, None, |objects| {
             there = objects.contains(&self.object);
         })?;
         Ok(if there { Before::Active } else { Before::Absent })
@@ -154,44 +210,60 @@ impl Step for FakeStep {
 
     fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
         progress.say(format!("working on {}", self.object));
-        self.world.call(&self.object, Call::Apply, |objects| {
-            match self.create {
-                true => objects.insert(self.object.clone()),
-                false => objects.remove(&self.object),
-            };
-        })
+        let inner = self.world.0.0.lock().unwrap();
+        if let Some(words) = inner.conclusions.get(&self.object) {
+            progress.conclude(words);
+        }
+        drop(inner);
+        self.world
+            .call(&self.object, Call::Apply, Some(progress), |objects| {
+                match self.create {
+                    true => objects.insert(self.object.clone()),
+                    false => objects.remove(&self.object),
+                };
+            })
     }
 
-    fn undo(&self, before: Before, _: &Progress) -> Result<(), StepError> {
-        self.world.call(&self.object, Call::Undo, |objects| {
-            match before {
-                Before::Active | Before::Inactive => objects.insert(self.object.clone()),
-                Before::Absent => objects.remove(&self.object),
-                Before::Nothing => false,
-            };
-        })
+    fn undo(&self, before: Before, progress: &Progress) -> Result<(), StepError> {
+        self.world
+            .call(&self.object, Call::Undo, Some(progress), |objects| {
+                match before {
+                    Before::Active | Before::Inactive => objects.insert(self.object.clone()),
+                    Before::Absent => objects.remove(&self.object),
+                    Before::Nothing => false,
+                };
+            })
     }
 }
 
 pub(crate) fn plans(world: &World, deadline: Duration) -> PlanSource {
     let world = world.clone();
-    Arc::new(move |kind, _| {
-        let create = kind == OperationKind::CreateHypervisor;
+    Arc::new(move |job, decided| {
+        let create = job.request.kind() != OperationKind::DestroyHypervisor;
         let mut objects = STEPS.to_vec();
         if !create {
             objects.reverse();
         }
-        Ok(objects
-            .into_iter()
-            .map(|object| -> Box<dyn Step> {
-                Box::new(FakeStep {
-                    object: object.to_owned(),
-                    create,
-                    world: world.clone(),
-                    deadline,
-                })
+        let mut inner = world.0.0.lock().unwrap();
+        inner.planned.push(decided.cloned());
+        let step = |object: &str| -> Box<dyn Step> {
+            Box::new(FakeStep {
+                object: object.to_owned(),
+                create,
+                world: world.clone(),
+                deadline,
             })
-            .collect())
+        };
+        let decided = decided.unwrap_or(&inner.deciding).clone();
+        Ok(Planned {
+            steps: objects.into_iter().map(step).collect(),
+            success: format!("{} is as asked", job.resource),
+            says: match &decided {
+                Value::Null => vec![],
+                detail => vec![format!("decided: {detail}")],
+            },
+            decided,
+        })
     })
 }
 
@@ -227,9 +299,18 @@ impl Rig {
     }
 
     pub(crate) async fn run_with(&self, executor: Executor, accepted: &Accepted) -> Ending {
+        self.run_cancelled(executor, accepted, Cancel::never()).await
+    }
+
+    pub(crate) async fn run_cancelled(
+        &self,
+        executor: Executor,
+        accepted: &Accepted,
+        cancel: Cancel,
+    ) -> Ending {
         let (_tell, lease) = lease(1);
         match executor
-            .run(accepted.clone(), lease, CancellationToken::new())
+            .run(accepted.clone(), lease, cancel, CancellationToken::new())
             .await
         {
             RunEnd::Ended(ending) => ending,
@@ -250,7 +331,21 @@ pub(crate) fn accepted(kind: OperationKind) -> Accepted {
     Accepted {
         operation: OperationId::generate(),
         resource: (&id).into(),
-        request: kind.request(&id),
+        request: request(kind, "hv-1"),
         attempt: 1,
+    }
+}
+
+/// The request of an operation on `id`, of the kinds that the tests use.
+pub(crate) fn request(kind: OperationKind, id: &str) -> Any {
+    let id = id.to_owned();
+    match kind {
+        OperationKind::CreateHypervisor => pack(&operations::CreateHypervisorRequest { id }),
+        OperationKind::DestroyHypervisor => pack(&operations::DestroyHypervisorRequest { id }),
+        OperationKind::DeleteBackup => pack(&fleet::DeleteBackupRequest {
+            id: "abcd".into(),
+            ..Default::default()
+        }),
+        other => panic!("no test asks for {other:?}"),
     }
 }

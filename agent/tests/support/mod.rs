@@ -6,12 +6,13 @@
 use std::path::Path;
 
 use hostler_agent::config::AgentConfig;
-use hostler_agent::executor::step::{Before, Progress, Step, StepError};
+use hostler_agent::executor::step::{Before, Listener, Progress, Step, StepError};
 use hostler_agent::hypervisor::{Hypervisors, Look};
 use hostler_agent::libvirt::{Libvirt, Presence};
 use hostler_common::id::HypervisorId;
-use hostler_common::operation::OperationKind;
-use hostler_common::rpc::hostler::agent::v1::{HypervisorReport, Observed};
+use hostler_common::operation::{OperationKind, Request, pack};
+use hostler_common::rpc::hostler::agent::v1::{HypervisorReport, Measure, Observed};
+use hostler_common::rpc::operations::v1 as operations;
 
 /// A configuration of `hypervisors`, which is TOML.
 pub fn config(folder: &Path, uri: &str, hypervisors: &str) -> AgentConfig {
@@ -45,8 +46,7 @@ impl Fleet {
     }
 
     pub fn plan(&self, kind: OperationKind, id: &str) -> Vec<Box<dyn Step>> {
-        let id: HypervisorId = id.parse().unwrap();
-        self.hypervisors.plan(kind, &id).unwrap()
+        self.hypervisors.plan(&request(kind, id)).unwrap().steps
     }
 
     pub fn create(&self, id: &str) -> Vec<Box<dyn Step>> {
@@ -71,8 +71,44 @@ impl Fleet {
     }
 }
 
+/// What an operation of `kind` on the hypervisor `id` asks for.
+pub fn request(kind: OperationKind, id: &str) -> Request {
+    let id: HypervisorId = id.parse().unwrap();
+    match kind {
+        OperationKind::CreateHypervisor => Request::CreateHypervisor(id),
+        OperationKind::DestroyHypervisor => Request::DestroyHypervisor(id),
+        other => panic!("{other:?} is not on a hypervisor"),
+    }
+}
+
+/// The same as an operation carries it.
+pub fn packed(kind: OperationKind, id: &str) -> prost_types::Any {
+    match kind {
+        OperationKind::CreateHypervisor => pack(&operations::CreateHypervisorRequest { id: id.into() }),
+        OperationKind::DestroyHypervisor => pack(&operations::DestroyHypervisorRequest { id: id.into() }),
+        other => panic!("{other:?} is not on a hypervisor"),
+    }
+}
+
+/// Hears lines, and nothing else.
+pub struct Lines<F>(pub F);
+
+impl<F: Fn(String) + Send + Sync> Listener for Lines<F> {
+    fn line(&self, line: String) {
+        (self.0)(line);
+    }
+
+    fn measure(&self, _: Measure) {}
+
+    fn conclusion(&self, _: String) {}
+
+    fn cancelled(&self) -> Option<String> {
+        None
+    }
+}
+
 pub fn silent() -> Progress {
-    Progress::to(|_| ())
+    Progress::to(Lines(|_| ()))
 }
 
 /// Runs steps to their end, or to the first error.
