@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
 use hostler_common::error::Chain;
+use hostler_common::operation::Request;
 use hostler_coordinator::operation::record::OperationRecord;
 use hostler_coordinator::registry::HypervisorRecord;
 use hostler_coordinator::store::{
     Committed, Compare, Order, Range, Revision, Store, StoreError, Transaction, Write,
 };
+use prost_types::Any;
 use tempfile::TempDir;
 
 fn put(key: &str, value: &str, modified: u64) -> Transaction {
@@ -198,10 +200,18 @@ fn records_of_the_first_format_are_still_read() {
     for (text, state) in [
         (include_str!("frozen/operation-active-1.json"), "Active"),
         (include_str!("frozen/operation-ended-1.json"), "Failed"),
+        (include_str!("frozen/operation-storage-1.json"), "Active"),
     ] {
         let read: OperationRecord = serde_json::from_str(text).unwrap();
         assert_eq!(format!("{:?}", read.state()), state);
         assert!(!read.logs.last().is_empty());
+        let request = Request::of(&Any::from(&read.request)).unwrap();
+        assert_eq!(
+            request.kind(),
+            read.kind,
+            "what was asked for is still understood"
+        );
+        assert_eq!(read.cancel.is_some(), read.resource.as_str() == "tank");
     }
     let lock: hostler_coordinator::operation::locks::Lock =
         serde_json::from_str(include_str!("frozen/lock-1.json")).unwrap();

@@ -247,7 +247,7 @@ impl Engine {
         self.change(id, None, event, |record| {
             Some(match record.end() {
                 Some(_) => format!("cancelled by {by}; it had not begun"),
-                None => format!("{by} asks for it to be cancelled"),
+                None => format!("cancel asked for by {by}"),
             })
         })
         .await

@@ -24,6 +24,10 @@ pub const PREFIX: &str = "/operations/";
 const LINES_AT_MOST: usize = 300;
 const LINE_BYTES_AT_MOST: usize = 32 * 1024;
 
+/// The largest request that goes into lists, in bytes of base64. A restore may name a thousand files, and a page
+/// holds a thousand operations.
+const LISTED_REQUEST_AT_MOST: usize = 1024;
+
 /// One durable request on one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRecord {
@@ -171,6 +175,7 @@ impl OperationRecord {
             Include::Logs => self.logs.after(0),
             Include::Summary => &[],
         };
+        let listed = logs == Include::Logs || self.request.value.len() <= LISTED_REQUEST_AT_MOST;
         let to_log = |log: &Log| n0stack::operation::Log {
             ts: Some(log.at.into()),
             message: log.message.clone(),
@@ -188,7 +193,7 @@ impl OperationRecord {
             attempts: self.life.attempts,
             needs_attention: self.end() == Some(End::NeedsAttention),
             lease: Some(n0stack::Operation {
-                operation_request: Some((&self.request).into()),
+                operation_request: listed.then(|| (&self.request).into()),
                 locked_until: lease.map(|lease| lease.locked_until.into()),
                 is_disabled_cancel: lease.is_some_and(|lease| lease.is_disabled_cancel),
                 proposing_peer_token: lease.map(|lease| lease.token.to_string()).unwrap_or_default(),
@@ -204,7 +209,7 @@ impl OperationRecord {
 pub enum Include {
     /// With its logs.
     Logs,
-    /// Without.
+    /// Without, and without a request that is long.
     Summary,
 }
 
@@ -228,5 +233,19 @@ mod tests {
         );
         assert_eq!(logs.after(5)[0].message, "11", "what was dropped is skipped");
         assert!(logs.after(u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_long_request_is_not_repeated_in_lists() {
+        let sample = include_str!("../../tests/frozen/operation-ended-1.json");
+        let mut record: OperationRecord = serde_json::from_str(sample).unwrap();
+        let has = |record: &OperationRecord, logs| {
+            let lease = record.to_rpc(logs).lease.unwrap();
+            lease.operation_request.is_some()
+        };
+        assert!(has(&record, Include::Summary));
+        record.request.value = "A".repeat(LISTED_REQUEST_AT_MOST + 1);
+        assert!(!has(&record, Include::Summary));
+        assert!(has(&record, Include::Logs));
     }
 }

@@ -35,6 +35,7 @@ pub fn what(request: &Request, resource: &ResourceName) -> String {
             let what = match paths.as_slice() {
                 [] => "all files".to_owned(),
                 [path] => path.to_string(),
+                [first, _] => format!("{first} and 1 other path"),
                 [first, others @ ..] => format!("{first} and {} other paths", others.len()),
             };
             let place = match into {
@@ -97,6 +98,8 @@ pub fn bounded(text: &str, at_most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hostler_common::bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -104,5 +107,45 @@ mod tests {
         assert_eq!(bounded("a\u{1b}[31mb\n", 100), "a[31mb");
         assert_eq!(bounded("ééé", 3), "é…");
         assert_eq!(line(&"x".repeat(1 << 20)).len(), LINE_AT_MOST + '…'.len_utf8());
+    }
+
+    #[test]
+    fn what_is_asked_for_reads_as_people_say_it() {
+        let said = |request: &Request| what(request, &"tank".parse().unwrap());
+        let id = || "abcd".parse::<hostler_common::operation::BackupId>().unwrap();
+        let restore = |paths: &[&str], into| Request::RestoreBackup {
+            id: id(),
+            into,
+            paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+        };
+        for (request, words) in [
+            (
+                Request::ShrinkStorage { max: Bytes(3 << 29) },
+                "shrink tank by at most 1.50 GiB",
+            ),
+            (Request::CreateBackup, "back up tank"),
+            (
+                Request::VerifyBackup {
+                    id: None,
+                    read: ReadShare::ALL,
+                },
+                "verify backups of tank",
+            ),
+            (
+                restore(&[], RestoreInto::Directory("/srv/x".into())),
+                "restore all files of tank from backup abcd into /srv/x",
+            ),
+            (
+                restore(&["a"], RestoreInto::Places),
+                "restore a of tank from backup abcd to where they were",
+            ),
+            (
+                restore(&["a", "b", "c"], RestoreInto::PlacesOverwriting),
+                "restore a and 2 other paths of tank from backup abcd to where they were, over what is there",
+            ),
+            (Request::DeleteBackup { id: id() }, "delete backup abcd of tank"),
+        ] {
+            assert_eq!(said(&request), words);
+        }
     }
 }
