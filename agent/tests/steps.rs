@@ -17,7 +17,7 @@ use hostler_agent::libvirt::{Libvirt, Presence};
 use hostler_common::error::Retry;
 use hostler_common::operation::Request;
 use hostler_common::rpc::hostler::agent::v1::{HypervisorKind, Observed};
-use support::{Fleet, Lines, config, guest_world, names, network, obey_the_laws, pool, run};
+use support::{CancelledBy, Fleet, Lines, config, guest_world, names, network, obey_the_laws, pool, run};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -220,6 +220,38 @@ fn a_host_waits_for_its_domains_to_end_and_then_goes() {
     drain.apply(drain.look().unwrap(), &progress).unwrap();
     run(&fleet.destroy("h1")).unwrap();
     assert_eq!(fleet.observed("h1"), Observed::OutOfService);
+}
+
+#[test]
+fn a_host_that_waits_for_its_domains_hears_of_a_cancel() {
+    let world = World::of(&[POOL, NETWORK, &RUNNING.replace("{n}", "1")].concat());
+    let fleet = world.fleet(&host(&world, "drain_wait = \"1h\"\n"));
+    run(&fleet.create("h1")).unwrap();
+    let drain = fleet.destroy("h1").remove(0);
+    let progress = Progress::to(CancelledBy("ann"));
+    let error = drain.apply(drain.look().unwrap(), &progress).unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    assert_eq!(error.to_string(), "cancelled by ann");
+}
+
+#[test]
+fn what_is_waited_for_until_it_is_ready_hears_of_a_cancel() {
+    let world = World::of(&[POOL, NETWORK].concat());
+    let probe =
+        "readiness = { type = \"exec\", command = [\"/usr/bin/false\"] }\nreadiness_timeout = \"1h\"\n";
+    for (hypervisor, id) in [(host(&world, ""), "h1"), (GUEST.to_owned(), "g1")] {
+        let without = |line: &&str| !line.starts_with("readiness");
+        let lines: Vec<_> = hypervisor.lines().filter(without).collect();
+        let fleet = world.fleet(&format!("{}\n{probe}", lines.join("\n")));
+        let mut steps = fleet.create(id);
+        let ready = steps.pop().unwrap();
+        run(&steps).unwrap();
+        let before = ready.look().unwrap();
+        let error = ready
+            .apply(before, &Progress::to(CancelledBy("ann")))
+            .unwrap_err();
+        assert!(error.is_cancelled(), "{id}: {error}");
+    }
 }
 
 #[test]

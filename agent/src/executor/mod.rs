@@ -14,4 +14,5 @@ pub mod run;
 pub mod state;
 pub mod step;
 pub mod tries;
+mod words;
 mod writing;

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::step::Before;
+use super::words;
 use crate::journal::record::Entry;
 
 /// The names of an operation's steps, in order.
@@ -175,7 +176,7 @@ impl State {
     pub fn initial(plan: &Plan) -> Self {
         let phase = match plan.steps.is_empty() {
             false => Phase::Looking { step: 0 },
-            true => Phase::Finished(done(plan, None)),
+            true => Phase::Finished(words::done(plan, None)),
         };
         Self {
             phase,
@@ -245,7 +246,7 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
                 };
                 (state, effects)
             } else {
-                let ending = done(plan, concluded.as_deref());
+                let ending = words::done(plan, concluded.as_deref());
                 finish(befores, vec![write], ending)
             }
         }
@@ -261,7 +262,7 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
             fail(plan, befores, step, Cause::Fault(cause))
         }
         (Phase::Applying { step }, Event::Lost(cause)) => {
-            let ending = lost(plan, step, &cause);
+            let ending = words::lost(plan, step, &cause);
             finish(befores, vec![], ending)
         }
         (Phase::Undoing { step, failure }, Event::Undone) => {
@@ -271,7 +272,7 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
             unwind(plan, befores, step, failure, vec![write])
         }
         (Phase::Undoing { step, failure }, Event::UndoFailed(cause) | Event::Lost(cause)) => {
-            let ending = stuck(plan, &befores, step, &failure, &cause);
+            let ending = words::stuck(plan, &befores, step, &failure, &cause);
             let write = Effect::Write(Entry::UndoFailed {
                 step: name(plan, step),
                 cause,
@@ -282,7 +283,7 @@ pub fn next(plan: &Plan, state: State, event: Event) -> Result<(State, Vec<Effec
     })
 }
 
-fn name(plan: &Plan, step: usize) -> String {
+pub(super) fn name(plan: &Plan, step: usize) -> String {
     plan.steps.get(step).cloned().unwrap_or_default()
 }
 
@@ -313,7 +314,7 @@ fn undo(plan: &Plan, state: &State, step: usize) -> Vec<Effect> {
 
 fn fail(plan: &Plan, befores: Vec<Before>, step: usize, cause: Cause) -> (State, Vec<Effect>) {
     let failure = Failure { step, cause };
-    let words = words(plan, &befores, &failure);
+    let said = words::unwinding(plan, &befores, &failure);
     let (cause, cancelled) = match &failure.cause {
         Cause::Fault(cause) => (cause.clone(), false),
         Cause::Cancelled(cause) => (cause.clone(), true),
@@ -324,17 +325,7 @@ fn fail(plan: &Plan, befores: Vec<Before>, step: usize, cause: Cause) -> (State,
         cancelled,
     });
     let started = befores.len();
-    unwind(plan, befores, started, failure, vec![write, Effect::Say(words)])
-}
-
-/// What made the operation unwind, for people.
-fn words(plan: &Plan, befores: &[Before], failure: &Failure) -> String {
-    let step = name(plan, failure.step);
-    match &failure.cause {
-        Cause::Fault(cause) => format!("step '{step}' failed: {cause}"),
-        Cause::Cancelled(cause) if failure.step < befores.len() => format!("{cause} in step '{step}'"),
-        Cause::Cancelled(cause) => format!("{cause} before step '{step}'"),
-    }
+    unwind(plan, befores, started, failure, vec![write, Effect::Say(said)])
 }
 
 /// Goes on with the undo of the step before `undone`, which is undone or has not started.
@@ -346,7 +337,7 @@ fn unwind(
     mut effects: Vec<Effect>,
 ) -> (State, Vec<Effect>) {
     let Some(step) = undone.checked_sub(1) else {
-        let ending = failed(plan, &befores, &failure);
+        let ending = words::failed(plan, &befores, &failure);
         return finish(befores, effects, ending);
     };
     let state = State {
@@ -370,80 +361,4 @@ fn finish(befores: Vec<Before>, mut effects: Vec<Effect>, ending: Ending) -> (St
         concluded: None,
     };
     (state, effects)
-}
-
-/// Names of the steps in `range` that change something, latest first.
-fn changed(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> Vec<String> {
-    range
-        .rev()
-        .filter(|step| {
-            befores
-                .get(*step)
-                .is_some_and(|before| *before != Before::Nothing)
-        })
-        .map(|step| name(plan, step))
-        .collect()
-}
-
-fn list(names: &[String]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        names => names.join(", "),
-    }
-}
-
-fn done(plan: &Plan, concluded: Option<&str>) -> Ending {
-    Ending {
-        outcome: Outcome::Done,
-        message: concluded.unwrap_or(&plan.success).to_owned(),
-    }
-}
-
-fn failed(plan: &Plan, befores: &[Before], failure: &Failure) -> Ending {
-    let put_back = put_back(plan, befores, 0..befores.len());
-    Ending {
-        outcome: Outcome::Failed,
-        message: format!("{}; {put_back}", words(plan, befores, failure)),
-    }
-}
-
-/// What the undos of a range came to: what the operation had made is gone, what was there before it is as before.
-fn put_back(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> String {
-    let of = |wanted: fn(Before) -> bool| {
-        let steps = range.clone().rev();
-        let steps = steps.filter(|step| befores.get(*step).copied().is_some_and(wanted));
-        steps.map(|step| name(plan, step)).collect::<Vec<_>>()
-    };
-    let made = of(|before| before == Before::Absent);
-    let existed = of(|before| matches!(before, Before::Inactive | Before::Active));
-    match (made.is_empty(), existed.is_empty()) {
-        (true, true) => "nothing to undo".to_owned(),
-        (false, true) => format!("undone: {}", made.join(", ")),
-        (true, false) => format!("as before: {}", existed.join(", ")),
-        (false, false) => format!("undone: {}; as before: {}", made.join(", "), existed.join(", ")),
-    }
-}
-
-fn lost(plan: &Plan, step: usize, cause: &str) -> Ending {
-    Ending {
-        outcome: Outcome::NeedsAttention,
-        message: format!(
-            "step '{}' has an unknown outcome: {cause}; done before it: {}; nothing was undone",
-            name(plan, step),
-            list(&plan.steps[..step])
-        ),
-    }
-}
-
-fn stuck(plan: &Plan, befores: &[Before], step: usize, failure: &Failure, cause: &str) -> Ending {
-    Ending {
-        outcome: Outcome::NeedsAttention,
-        message: format!(
-            "{}; undoing '{}' failed: {cause}; {}; not undone: {}",
-            words(plan, befores, failure),
-            name(plan, step),
-            put_back(plan, befores, step + 1..befores.len()),
-            list(&changed(plan, befores, 0..step + 1)),
-        ),
-    }
 }

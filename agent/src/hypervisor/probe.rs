@@ -44,11 +44,11 @@ impl Probe {
     }
 
     /// Waits until it is ready. `check` is asked between two questions and ends the wait with its error.
-    pub(super) fn wait(
+    pub(super) fn wait<E: From<StepFault>>(
         &self,
         at_most: Duration,
-        mut check: impl FnMut() -> Result<(), StepFault>,
-    ) -> Result<(), StepFault> {
+        mut check: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
         let until = Instant::now() + at_most;
         let mut serial = SerialLog::default();
         let mut said = String::new();
@@ -74,12 +74,14 @@ impl Probe {
                 return Ok(Some(()));
             }
             check()?;
-            Ok(None)
+            Ok::<_, E>(None)
         })?;
-        ready.ok_or_else(|| StepFault::NotReady {
-            what: self.unmet(),
-            waited: at_most,
-            last_line: said,
+        ready.ok_or_else(|| {
+            E::from(StepFault::NotReady {
+                what: self.unmet(),
+                waited: at_most,
+                last_line: said,
+            })
         })
     }
 
@@ -161,13 +163,17 @@ mod tests {
     const SOON: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(30);
 
+    fn unchecked() -> Result<(), StepFault> {
+        Ok(())
+    }
+
     #[test]
     fn a_port_is_ready_when_it_accepts() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        Probe::Tcp(address).wait(LONG, || Ok(())).unwrap();
+        Probe::Tcp(address).wait(LONG, unchecked).unwrap();
         drop(listener);
-        let fault = Probe::Tcp(address).wait(SOON, || Ok(())).unwrap_err();
+        let fault = Probe::Tcp(address).wait(SOON, unchecked).unwrap_err();
         assert!(
             fault
                 .to_string()
@@ -179,8 +185,8 @@ mod tests {
     #[test]
     fn a_command_is_ready_when_it_ends_with_0() {
         let sh = |script: &str| Probe::Exec(Program::find("sh").unwrap().command(["-c", script]));
-        sh("exit 0").wait(LONG, || Ok(())).unwrap();
-        let fault = sh("echo not yet >&2; exit 1").wait(SOON, || Ok(())).unwrap_err();
+        sh("exit 0").wait(LONG, unchecked).unwrap();
+        let fault = sh("echo not yet >&2; exit 1").wait(SOON, unchecked).unwrap_err();
         assert!(fault.to_string().contains("not yet"), "{fault}");
     }
 

@@ -10,6 +10,7 @@
 //! the newest seen starts nothing; an end is said after every line of the operation, and after a report that was
 //! made after the end.
 
+mod leaving;
 mod saying;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +18,7 @@ use std::sync::Arc;
 
 use hostler_common::id::{Fence, HostName, OperationId, ProcessToken, ResourceName};
 use hostler_common::operation::Cancelling;
-use hostler_common::rpc::hostler::agent::v1::{
-    Cancel, FinishAnswer, Offer, ProposeAnswer, SessionRequest, Welcome,
-};
+use hostler_common::rpc::hostler::agent::v1::{Cancel, Offer, ProposeAnswer, SessionRequest, Welcome};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +27,8 @@ use super::held::{Fate, Held, Offered, Work};
 use super::messages;
 use crate::executor::cancel;
 use crate::executor::outbox::Outbox;
-use crate::executor::run::{Accepted, Lease, RunEnd};
-use crate::journal::state_dir::{Aside, Found, StateDir};
+use crate::executor::run::{Accepted, Lease};
+use crate::journal::state_dir::{Found, StateDir};
 
 /// Operations that run at once. A host has about as many hypervisors as GPUs, a few, and each has one
 /// operation at a time; this leaves room for the largest.
@@ -304,7 +303,7 @@ impl Desk {
     }
 
     /// Somebody wants an operation to stop. It is repeated, and what is not held here is the coordinator's matter.
-    pub fn cancelled(&mut self, cancel: Cancel) {
+    pub fn cancelled(&mut self, cancel: &Cancel) {
         let Ok(operation) = cancel.operation_id.parse::<OperationId>() else {
             tracing::error!(
                 operation = cancel.operation_id,
@@ -315,75 +314,20 @@ impl Desk {
         let Some(held) = self.held.get_mut(&operation) else {
             return;
         };
+        let by = match cancel.by.as_str() {
+            "" => "somebody",
+            by => by,
+        };
         let cancelling = held.cancelling();
         match &held.work {
             // Whether it may be is known when it starts, if it does.
             Work::Idle => {}
-            Work::Going { cancel: tell, .. } if cancelling == Cancelling::Allowed => tell.cancel(&cancel.by),
+            Work::Going { cancel: tell, .. } if cancelling == Cancelling::Allowed => tell.cancel(by),
             Work::Going { .. } | Work::Over { .. } | Work::Dropping => return,
         }
         if held.cancelled.is_none() {
-            tracing::info!(%operation, by = cancel.by, "the operation is cancelled");
-            held.cancelled = Some(cancel.by);
-        }
-    }
-
-    /// The coordinator answers a Finish: either way it knows.
-    pub fn finish_answered(&mut self, answer: &FinishAnswer) {
-        let Ok(operation) = answer.operation_id.parse() else {
-            return;
-        };
-        let Some(held) = self.held.get_mut(&operation) else {
-            return;
-        };
-        if !matches!(held.work, Work::Over { .. }) {
-            return;
-        }
-        if !answer.accepted {
-            tracing::warn!(%operation, reason = answer.reason, "the operation's end did not count");
-        }
-        self.drop_journal(operation);
-    }
-
-    /// A run is over. Its end may be said once the look numbered `after_look` is reported.
-    pub fn run_ended(&mut self, operation: OperationId, end: RunEnd, after_look: u64, now: Instant) {
-        let Some(held) = self.held.get_mut(&operation) else {
-            return;
-        };
-        match end {
-            RunEnd::Ended(ending) => {
-                tracing::info!(%operation, outcome = ?ending.outcome, said = ending.message, "operation ended");
-                held.work = Work::Over {
-                    ending,
-                    after_look,
-                    finish_at: now,
-                };
-            }
-            RunEnd::Halted => {
-                held.work = Work::Idle;
-                if held.fate != Fate::Remove {
-                    self.drop_journal(operation);
-                } else if !held.lost && !self.stop.is_cancelled() {
-                    // Lost, and taken again before the step it was in had ended.
-                    self.start(operation);
-                }
-            }
-        }
-    }
-
-    /// The journal of `operation` is gone.
-    pub fn dropped(&mut self, operation: OperationId, now: Instant) {
-        let Some(held) = self.held.remove(&operation) else {
-            return;
-        };
-        if held.waiting {
-            let fresh = Held {
-                resource: held.resource,
-                offer: held.offer,
-                waiting: true,
-                ..Held::idle(now)
-            };
-            self.held.insert(operation, fresh);
+            tracing::info!(%operation, by, "the operation is cancelled");
+            held.cancelled = Some(by.to_owned());
         }
     }
 
@@ -393,37 +337,6 @@ impl Desk {
             self.old_fences.clear();
         }
         self.old_fences.insert(operation)
-    }
-
-    fn ended_elsewhere(&mut self, operation: OperationId) {
-        let Some(held) = self.held.get_mut(&operation) else {
-            return;
-        };
-        match &held.work {
-            Work::Over { .. } => {}
-            Work::Idle | Work::Dropping => {
-                tracing::warn!(%operation, "the coordinator holds a begun operation for ended: its journal is set aside");
-                held.fate = Fate::SetAside(Aside::Abandoned);
-            }
-            Work::Going { halt, .. } => {
-                tracing::error!(%operation, "the coordinator holds a running operation for ended: it stops at the next step");
-                held.fate = Fate::SetAside(Aside::Abandoned);
-                halt.cancel();
-                return;
-            }
-        }
-        self.drop_journal(operation);
-    }
-
-    fn drop_journal(&mut self, operation: OperationId) {
-        self.outbox.forget(operation);
-        if let Some(held) = self.held.get_mut(&operation)
-            && !matches!(held.work, Work::Dropping)
-        {
-            held.work = Work::Dropping;
-            let fate = held.fate;
-            self.todo.push(Do::Drop { operation, fate });
-        }
     }
 
     fn refused(&mut self, operation: OperationId, taking: bool, reason: &str) {

@@ -246,7 +246,7 @@ impl Live {
             Some(Message::Offer(offer)) => desk.offered(offer, now),
             Some(Message::ProposeAnswer(answer)) => desk.proposal_answered(answer, now),
             Some(Message::FinishAnswer(answer)) => desk.finish_answered(&answer),
-            Some(Message::Cancel(cancel)) => desk.cancelled(cancel),
+            Some(Message::Cancel(cancel)) => desk.cancelled(&cancel),
             Some(Message::Ask(ask)) => self.asked(ask),
             Some(Message::ReportAnswer(answer)) => self.report_answered(answer),
             Some(Message::Refused(refused)) => {

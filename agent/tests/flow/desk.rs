@@ -426,8 +426,8 @@ fn a_cancel_of_what_waits_is_heard_when_it_starts() {
     let offer = offer(1);
     rig.desk.offered(offer.clone(), rig.now);
     let taking = rig.proposals().remove(0);
-    rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
-    rig.desk.cancelled(cancel(&offer.operation_id, "bob"));
+    rig.desk.cancelled(&cancel(&offer.operation_id, "ann"));
+    rig.desk.cancelled(&cancel(&offer.operation_id, "bob"));
     rig.desk.proposal_answered(accept(&taking), rig.now);
     assert_eq!(started(rig.todo()), Some(Some("ann".into())));
 }
@@ -436,7 +436,7 @@ fn a_cancel_of_what_waits_is_heard_when_it_starts() {
 fn a_cancel_of_what_halted_is_heard_when_it_starts_again() {
     let mut rig = rig();
     let (offer, operation) = running(&mut rig);
-    rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+    rig.desk.cancelled(&cancel(&offer.operation_id, "ann"));
     rig.outbox.say(operation, "a line".into());
     let said = rig.proposals().remove(0);
     let refusal = ProposeAnswer {
@@ -472,7 +472,7 @@ fn a_cancel_reaches_what_runs_unless_it_cannot_be_cancelled() {
         let proposal = taking.proposal.clone().unwrap();
         assert_eq!(proposal.is_disabled_cancel, disabled, "{kind:?}");
         if disabled {
-            rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+            rig.desk.cancelled(&cancel(&offer.operation_id, "ann"));
         }
         rig.desk.proposal_answered(accept(&taking), rig.now);
         let todo = rig.todo();
@@ -480,7 +480,7 @@ fn a_cancel_reaches_what_runs_unless_it_cannot_be_cancelled() {
             panic!("{todo:?}")
         };
         assert_eq!(heard.by(), None);
-        rig.desk.cancelled(cancel(&offer.operation_id, "ann"));
+        rig.desk.cancelled(&cancel(&offer.operation_id, "ann"));
         let wanted = (!disabled).then(|| "ann".to_owned());
         assert_eq!(heard.by(), wanted, "{kind:?}");
     }
@@ -497,7 +497,7 @@ fn what_is_malformed_cannot_be_cancelled_and_foreign_cancels_change_nothing() {
     let proposal = rig.proposals().remove(0).proposal.unwrap();
     assert!(proposal.is_disabled_cancel);
     for id in ["", "x", &OperationId::generate().to_string()] {
-        rig.desk.cancelled(cancel(id, "ann"));
+        rig.desk.cancelled(&cancel(id, "ann"));
     }
     assert!(rig.todo().is_empty());
 }

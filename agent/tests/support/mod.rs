@@ -107,6 +107,21 @@ impl<F: Fn(String) + Send + Sync> Listener for Lines<F> {
     }
 }
 
+/// Hears nothing, and has been cancelled.
+pub struct CancelledBy(pub &'static str);
+
+impl Listener for CancelledBy {
+    fn line(&self, _: String) {}
+
+    fn measure(&self, _: Measure) {}
+
+    fn conclusion(&self, _: String) {}
+
+    fn cancelled(&self) -> Option<String> {
+        Some(self.0.to_owned())
+    }
+}
+
 pub fn silent() -> Progress {
     Progress::to(Lines(|_| ()))
 }

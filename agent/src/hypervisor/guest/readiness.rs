@@ -24,12 +24,12 @@ impl Step for AwaitReadiness {
         Ok(Before::Nothing)
     }
 
-    fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
+    fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
         let guest = &self.0;
         let Some(probe) = &guest.probe else { return Ok(()) };
         probe.wait(guest.config.readiness_timeout, || match guest.state()? {
-            Some(DomainState::Running | DomainState::Halted) => Ok(()),
-            Some(DomainState::Off) | None => Err(StepFault::StoppedEarly {
+            Some(DomainState::Running | DomainState::Halted) => progress.check_cancelled(),
+            Some(DomainState::Off) | None => Err(StepError::from(StepFault::StoppedEarly {
                 name: guest.name.clone(),
                 last_line: guest
                     .config
@@ -37,9 +37,8 @@ impl Step for AwaitReadiness {
                     .as_ref()
                     .map(probe::last_line_of)
                     .unwrap_or_default(),
-            }),
-        })?;
-        Ok(())
+            })),
+        })
     }
 
     fn undo(&self, _: Before, _: &Progress) -> Result<(), StepError> {

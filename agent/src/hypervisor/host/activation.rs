@@ -19,15 +19,18 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// What is started, with the programs that do it.
 pub(super) enum Activation {
     /// The site's own commands.
-    Exec {
-        start: Command,
-        stop: Command,
-        status: Command,
-    },
+    Exec(Box<Commands>),
     /// A systemd unit.
     Systemd { systemctl: Program, unit: String },
     /// A compose file.
     Compose { docker: Program, file: AbsolutePath },
+}
+
+/// What a site runs by itself.
+pub(super) struct Commands {
+    start: Command,
+    stop: Command,
+    status: Command,
 }
 
 /// Whether it is up.
@@ -44,11 +47,11 @@ pub(super) enum ActivationState {
 impl Activation {
     pub(super) fn new(config: &ActivationConfig) -> Result<Self, CommandFault> {
         Ok(match config {
-            ActivationConfig::Exec { start, stop, status } => Self::Exec {
+            ActivationConfig::Exec { start, stop, status } => Self::Exec(Box::new(Commands {
                 start: Command::configured(start)?,
                 stop: Command::configured(stop)?,
                 status: Command::configured(status)?,
-            },
+            })),
             ActivationConfig::Systemd { unit } => Self::Systemd {
                 systemctl: Program::find("systemctl")?,
                 unit: unit.clone(),
@@ -62,7 +65,7 @@ impl Activation {
 
     fn stop(&self) -> Command {
         match self {
-            Self::Exec { stop, .. } => stop.clone(),
+            Self::Exec(commands) => commands.stop.clone(),
             Self::Systemd { systemctl, unit } => systemctl.command(["stop", unit]),
             // Not `down`, which would remove the containers with what is in them.
             Self::Compose { docker, file } => compose(docker, file, &["stop"]),
@@ -79,8 +82,9 @@ impl Activation {
                 .map_err(fault)
         };
         match self {
-            Self::Exec { status, .. } => {
+            Self::Exec(commands) => {
                 let fault = StepFault::command("ask whether the activation is active");
+                let status = &commands.status;
                 let output = status.run(deadline).map_err(fault)?;
                 Ok(match output.status.code() {
                     Some(0) => ActivationState::Active,
@@ -158,7 +162,7 @@ impl Activation {
         let at_most = host.config.activation_timeout;
         let started = match self {
             // What the site's command leaves running outlives this process.
-            Self::Exec { start, .. } => start.leave_behind(at_most, &host.activation_log),
+            Self::Exec(commands) => commands.start.leave_behind(at_most, &host.activation_log),
             Self::Systemd { systemctl, unit } => {
                 systemctl.command(["start", unit]).succeed(at_most).map(drop)
             }

@@ -79,8 +79,9 @@ impl Step for Drain {
         wait::until(at_most, Duration::from_secs(1), || {
             let count = self.host.running()?.len();
             if count == 0 {
-                return Ok::<_, StepFault>(Some(()));
+                return Ok::<_, StepError>(Some(()));
             }
+            progress.check_cancelled()?;
             if !at_most.is_zero() && said.replace(count) != Some(count) {
                 progress.say(format!(
                     "waiting up to {at_most:?} for {count} running domains to end"

@@ -30,11 +30,11 @@ impl Step for AwaitReadiness {
         Ok(Before::Nothing)
     }
 
-    fn apply(&self, _: Before, _: &Progress) -> Result<(), StepError> {
+    fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
         let Some(probe) = &self.host.probe else {
             return Ok(());
         };
-        Ok(probe.wait(self.host.config.readiness_timeout, || Ok(()))?)
+        probe.wait(self.host.config.readiness_timeout, || progress.check_cancelled())
     }
 
     fn undo(&self, _: Before, _: &Progress) -> Result<(), StepError> {
