@@ -91,10 +91,11 @@ agent="$(process_pid "$DEMO/run" agent)"
 
 floor_start
 
-say "figures: $(nproc) CPUs, $(uname -srm), libvirt $(virsh_quiet version --daemon | sed -n 's/^Running against daemon: //p'); about six minutes"
+say "figures: $(nproc) CPUs, $(uname -srm), libvirt $(virsh_quiet version --daemon | sed -n 's/^Running against daemon: //p'); about ten minutes"
 "$bin/figures" memory "Memory of the coordinator" "$coordinator" 15 "Memory of the idle agent" "$agent" 15 \
   "a C program that only connects to libvirt" "$floor" -
 "$bin/figures" list "127.0.0.1:$port" "$DEMO/pki"
 "$bin/figures" create "127.0.0.1:$port" "$DEMO/pki" /var/lib/libvirt/hostler-demo
+"$bin/figures" storage
 say "figures: memory after all of this"
 "$bin/figures" memory coordinator "$coordinator" - agent "$agent" -

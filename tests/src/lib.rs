@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod fleet;
 pub mod pki;
+pub mod pool;
 pub mod programs;
 pub mod raw;
 pub mod wait;

@@ -15,14 +15,13 @@ use crate::wait;
 /// # Panics
 /// When the program has not been built.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let built = test.ancestors().nth(2).expect("target/PROFILE").join(name);
-    assert!(
-        built.exists(),
-        "{} is not built: cargo build --bins, or tests/run.sh",
-        built.display()
-    );
-    built
+    let test = std::env::current_exe().expect("the path of this program");
+    // A test lies in PROFILE/deps, a program in PROFILE.
+    let folders = test.ancestors().skip(1).take(2);
+    let built = folders
+        .map(|folder| folder.join(name))
+        .find(|built| built.exists());
+    built.unwrap_or_else(|| panic!("{name} is not built: cargo build --bins, or tests/run.sh"))
 }
 
 /// A command for a program, with the environment of this test but no settings of the user's.
@@ -70,6 +69,11 @@ impl Process {
             let _ = file.read_to_string(&mut text);
         }
         text
+    }
+
+    /// Its pid.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL, at once.

@@ -7,6 +7,7 @@
 mod create;
 mod list;
 mod memory;
+mod storage;
 mod table;
 
 use std::path::Path;
@@ -15,8 +16,7 @@ use anyhow::{Context as _, bail};
 use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use tonic::transport::Channel;
 
-const USAGE: &str =
-    "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR";
+const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         }
         ["create", address, pki, libvirt_dir] => runtime
             .block_on(async { create::measure(channel(address, pki.as_ref())?, libvirt_dir.as_ref()).await }),
+        ["storage"] => runtime.block_on(storage::measure()),
         _ => bail!(USAGE),
     }
 }

@@ -51,24 +51,53 @@ struct Memory {
 
 impl Memory {
     fn read(pid: u32) -> anyhow::Result<Self> {
-        let path = PathBuf::from(format!("/proc/{pid}/status"));
-        let status =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| {
-                rest.trim_start_matches(':')
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .ok_or_else(|| anyhow!("{} holds no {name}", path.display()))
-        };
         Ok(Self {
-            resident: field("VmRSS")?,
-            anonymous: field("RssAnon")?,
+            resident: field(pid, "VmRSS")?,
+            anonymous: field(pid, "RssAnon")?,
         })
+    }
+}
+
+/// One figure of `/proc/PID/status`, in kB of 1024 bytes.
+fn field(pid: u32, name: &str) -> anyhow::Result<u64> {
+    let path = PathBuf::from(format!("/proc/{pid}/status"));
+    let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| {
+        rest.trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    })
+    .ok_or_else(|| anyhow!("{} holds no {name}", path.display()))
+}
+
+/// The memory of one process while something else is measured.
+pub(crate) struct Peak {
+    pid: u32,
+    idle: u64,
+}
+
+impl Peak {
+    /// Begins: what the process has now is its idle memory.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn watch(pid: u32) -> anyhow::Result<Self> {
+        let idle = Memory::read(pid)?.resident;
+        // Resets VmHWM to what is resident now (proc_pid_clear_refs(5)).
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the highest memory")?;
+        Ok(Self { pid, idle })
+    }
+
+    /// Idle and highest since then, in MB.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub(crate) fn end(self) -> anyhow::Result<(f64, f64)> {
+        let highest = field(self.pid, "VmHWM")?;
+        Ok((megabytes(self.idle), megabytes(highest)))
     }
 }
 
