@@ -40,6 +40,8 @@ PORT="${HOSTLER_DEMO_PORT:-$(cat "$DEMO/port" 2>/dev/null || echo 1312)}"
 [[ "$PORT" =~ ^[1-9][0-9]{0,4}$ && "$PORT" -le 65535 ]] || fail "HOSTLER_DEMO_PORT is '$PORT'; it must be a port number from 1 to 65535"
 RECORDS="$DEMO/run"
 LOGS="$DEMO/logs"
+# shellcheck source=deploy/lib/storage.sh
+source "$here/lib/storage.sh"
 # shellcheck source=deploy/lib/fleet.sh
 source "$here/lib/fleet.sh"
 # shellcheck source=deploy/lib/tour.sh
@@ -91,6 +93,7 @@ up() {
   echo "$BIN" >"$DEMO/bin"
   libvirt_ensure "$RECORDS" "$LOGS"
   guests_prepare "$top/.tools/guest-image"
+  storage_prepare
   certificates_issue
   configuration_write
   fleet_start
@@ -111,6 +114,7 @@ down() {
     libvirt_remove
   fi
   libvirt_release "$RECORDS"
+  storage_remove
   say "removing $DEMO"
   # Names only what the demo makes: a HOSTLER_DEMO_DIR that holds something else keeps it.
   local made

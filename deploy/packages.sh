@@ -16,6 +16,7 @@ BUILD=(libvirt-dev pkg-config gcc libc6-dev)
 DEMO=(
   libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils iptables
   cpio openssl iproute2 jq procps tini
+  btrfs-progs restic util-linux mount
 )
 TEST=("${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates)
 

@@ -14,7 +14,7 @@ HOST_POOL=hostler-demo-host
 HOST_NETWORK=hostler-demo-host
 # All that the demo puts into DEMO; `down` removes exactly these.
 # shellcheck disable=SC2034 # demo.sh uses it
-DEMO_MAKES=(pki coordinator coordinator.toml agent agent.toml activation.sh host-in-service libvirt logs run port bin)
+DEMO_MAKES=(pki coordinator coordinator.toml agent agent.toml activation.sh host-in-service libvirt storage logs run port bin)
 
 owns_libvirt_dir() {
   [[ "$(cat "$LIBVIRT_DIR/owner" 2>/dev/null)" == "$DEMO" ]]
@@ -143,6 +143,7 @@ readiness = { type = "exec", command = ["$virsh", "--connect", "$LIBVIRT_URI", "
 drain_wait = "30s"
 on_running_domains = "leave"
 TOML
+    storage_configuration
     for guest in "${GUESTS[@]}"; do
       cat <<TOML
 
@@ -186,8 +187,14 @@ state_of() {
   listed "$1" state
 }
 
+# pool_figure FIELD: what the fleet says of the demo's pool, a number of bytes.
+pool_figure() {
+  hostler_as viewer --output json --timeout 10s storage list | jq -r --arg field "$1" '.pools[] | select(.name == "default") | .[$field]'
+}
+
 fleet_listed() {
   local id
+  [[ "$(pool_figure size_bytes 2>/dev/null)" =~ ^[1-9] ]] || return 1
   for id in demo-host "${GUESTS[@]}"; do
     [[ "$(state_of "$id" 2>/dev/null)" =~ ^(in_service|out_of_service)$ ]] || return 1
   done
@@ -258,6 +265,9 @@ The coordinator listens on 127.0.0.1:$PORT. Talk to it:
   export HOSTLER_COORDINATOR=127.0.0.1:$PORT HOSTLER_CA=$DEMO/pki/ca.crt
   export HOSTLER_CERT=$DEMO/pki/operator.crt HOSTLER_KEY=$DEMO/pki/operator.key
   hostler hypervisors list
+  hostler storage list
+
+The storage pool is mounted at $POOL_PATH.
 
 The certificates viewer, operator and admin are in $DEMO/pki. A client in Python: tests/python/test_client.py.
 The logs are in $LOGS. Take it down: $0 down

@@ -42,6 +42,51 @@ expect_running() {
   done
 }
 
+# expect_size WHAT COMPARISON BYTES: how the pool's size, as the kernel says, stands to another.
+expect_size() {
+  local size
+  size="$(df --output=size --block-size=1 "$POOL_PATH" | tail -n 1)"
+  test "$size" "$2" "$3" || fail "$1: the pool should be $2 $3 bytes, but df says $size; see $LOGS/agent.log"
+  [[ "$(pool_figure size_bytes)" == "$size" ]] || fail "$1: the fleet lists another size than df's $size bytes"
+}
+
+pool_checksums() {
+  (cd "$POOL_PATH" && find . -path ./.hostler -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
+}
+
+storage_tour() {
+  local before size photos="$POOL_PATH/desktops/photos.img"
+  say "tour: the shared storage, with files of a person on it"
+  mkdir -p "$POOL_PATH/desktops"
+  head -c 48M /dev/urandom >"$photos"
+  echo "the only copy of a thesis" >"$POOL_PATH/desktops/thesis.txt"
+  before="$(pool_checksums)"
+  show hostler storage list
+
+  say "tour: expand it; first only look"
+  size="$(df --output=size --block-size=1 "$POOL_PATH" | tail -n 1)"
+  show hostler storage expand 600MiB --dry-run
+  expect_size "a dry run" -eq "$size"
+  show hostler storage expand 600MiB
+  expect_size "an expand by 600 MiB" -ge $((size + 600 * 1024 * 1024))
+
+  say "tour: back it up, lose a file, and get it back"
+  show hostler backups create
+  show rm "$POOL_PATH/desktops/thesis.txt"
+  show hostler backups restore latest --path desktops/thesis.txt
+  show cat "$POOL_PATH/desktops/thesis.txt"
+  show hostler backups list
+  [[ "$(pool_checksums)" == "$before" ]] || fail "the pool's files are not what they were; see $LOGS/agent.log"
+  show restic snapshots --repo "$STORAGE/repository" --password-file "$STORAGE/backup.password"
+
+  say "tour: shrink it again"
+  show hostler storage shrink 1GiB
+  expect_size "a shrink by at most 1 GiB" -eq "$size"
+  [[ "$(pool_checksums)" == "$before" ]] || fail "the shrink changed files of the pool; see $LOGS/agent.log"
+  show hostler storage show default
+  rm -r "$POOL_PATH/desktops"
+}
+
 tour() {
   local all=(demo-host "${GUESTS[@]}") console="$LIBVIRT_DIR/console/${GUESTS[0]}.log" ended
   say "tour: the fleet"
@@ -65,10 +110,12 @@ tour() {
   expect_running no "${GUESTS[@]}"
   show hostler hypervisors list
 
+  storage_tour
+
   say "tour: the history"
   show hostler operations list
   ended="$(hostler --output json operations list | jq '[.operations[] | select(.state == "completed")] | length')"
-  [[ "$ended" -ge $((2 * ${#all[@]})) ]] || fail "the history should hold $((2 * ${#all[@]})) completed operations, but holds $ended"
+  [[ "$ended" -ge $((2 * ${#all[@]} + 4)) ]] || fail "the history should hold $((2 * ${#all[@]} + 4)) completed operations, but holds $ended"
   printf '\n'
   say "tour: everything was as it should be"
 }
