@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use hostler_common::operation::OperationKind;
+use hostler_common::operation::{Cancelling, Request, Subject};
 use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
 use hostler_common::rpc::hostler::agent::v1::{session_request, session_response};
@@ -27,7 +27,7 @@ pub enum Behaviour {
     NeedsAttention,
     /// Takes it and never says anything again about it.
     Holds,
-    /// Takes it and renews for ever.
+    /// Takes it and renews until it is cancelled, which it then says to have undone.
     Renews,
     /// Ignores it.
     Ignores,
@@ -38,6 +38,12 @@ pub enum Behaviour {
 struct Shared {
     behaviour: Behaviour,
     in_service: BTreeMap<String, bool>,
+    pools: BTreeMap<String, rpc::PoolReport>,
+    backups: Vec<rpc::Backup>,
+    /// What it answers every question with.
+    refusal: Option<String>,
+    /// The operations that it holds, with their fences.
+    held: BTreeMap<String, u64>,
     report: rpc::Inventory,
     answers_heartbeats: bool,
     /// The behaviour has changed since the last heartbeat.
@@ -62,6 +68,8 @@ pub struct Setup {
     pub hello_host: String,
     /// Its hypervisors.
     pub hypervisors: Vec<String>,
+    /// Its storage pools.
+    pub pools: Vec<String>,
     /// What it does with offers.
     pub behaviour: Behaviour,
     /// The protocol that its Hello says.
@@ -79,6 +87,7 @@ impl Setup {
             host: host.to_owned(),
             hello_host: host.to_owned(),
             hypervisors: hypervisors.iter().map(ToString::to_string).collect(),
+            pools: Vec::new(),
             behaviour: Behaviour::Completes,
             protocol: 1,
             journaled: Vec::new(),
@@ -90,6 +99,13 @@ impl Setup {
     #[must_use]
     pub fn that(mut self, behaviour: Behaviour) -> Self {
         self.behaviour = behaviour;
+        self
+    }
+
+    /// The same with a storage pool of [`SIZE`] bytes, [`SPARE`] more to take.
+    #[must_use]
+    pub fn pool(mut self, name: &str) -> Self {
+        self.pools.push(name.to_owned());
         self
     }
 
@@ -106,6 +122,14 @@ impl SimulatedAgent {
         let shared = Arc::new(Mutex::new(Shared {
             behaviour: setup.behaviour.clone(),
             in_service: setup.hypervisors.iter().map(|id| (id.clone(), false)).collect(),
+            pools: setup
+                .pools
+                .iter()
+                .map(|name| (name.clone(), pool(name)))
+                .collect(),
+            backups: Vec::new(),
+            refusal: None,
+            held: BTreeMap::new(),
             report: rpc::Inventory {
                 cpu_threads: 8,
                 memory_mb: 16_384,
@@ -153,6 +177,44 @@ impl SimulatedAgent {
         let mut shared = self.shared();
         shared.behaviour = behaviour;
         shared.changed = true;
+    }
+
+    /// From now on it answers every question with these words.
+    pub fn refuse(&self, words: &str) {
+        self.shared().refusal = Some(words.to_owned());
+    }
+
+    /// The backups that it lists.
+    pub fn keep_backups(&self, backups: Vec<rpc::Backup>) {
+        self.shared().backups = backups;
+    }
+
+    /// Reports a pool anew.
+    pub async fn report_pool(&self, pool: rpc::PoolReport) {
+        self.shared().pools.insert(pool.name.clone(), pool);
+        let report = report(&self.shared());
+        self.send(session_request::Message::Report(report)).await;
+    }
+
+    /// Says of every operation that it holds how far it is.
+    pub async fn measure(&self, measure: &rpc::Measure) {
+        let held = self.shared().held.clone();
+        for (operation_id, fence) in held {
+            self.send(session_request::Message::Measured(rpc::Measured {
+                operation_id,
+                fence,
+                measure: Some(measure.clone()),
+            }))
+            .await;
+        }
+    }
+
+    /// Waits until it holds so many operations.
+    pub async fn until_holds(&self, count: usize) {
+        wait::until(&format!("it holds {count} operations"), || async {
+            (self.shared().held.len() == count).then_some(())
+        })
+        .await;
     }
 
     /// From now on it answers nothing by itself.
@@ -246,6 +308,94 @@ fn report(shared: &Shared) -> rpc::HostReport {
     rpc::HostReport {
         inventory: Some(shared.report.clone()),
         hypervisors: hypervisors.collect(),
+        pools: shared.pools.values().cloned().collect(),
+    }
+}
+
+/// The size of a simulated pool, in bytes.
+pub const SIZE: u64 = 100 << 30;
+
+/// What a simulated pool can still take, in bytes.
+pub const SPARE: u64 = 50 << 30;
+
+fn pool(name: &str) -> rpc::PoolReport {
+    rpc::PoolReport {
+        name: name.to_owned(),
+        backend: "memory".to_owned(),
+        path: format!("/srv/{name}"),
+        size_bytes: SIZE,
+        used_bytes: 10 << 30,
+        spare_bytes: SPARE,
+        reserve_percent: 10,
+        smallest_bytes: 12 << 30,
+        devices: vec![rpc::PoolDevice {
+            path: "/dev/simulated".to_owned(),
+            role: rpc::DeviceRole::Member.into(),
+            capacity_bytes: SIZE,
+            share_bytes: SIZE,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn asked(offer: &rpc::Offer) -> Request {
+    let request = offer.request.clone().unwrap_or_default();
+    Request::of(&request).expect("an offer is understood")
+}
+
+/// What is true after an operation.
+fn pretend(shared: &mut Shared, offer: &rpc::Offer) {
+    let request = asked(offer);
+    if request.kind().subject() == Subject::Hypervisor {
+        let in_service = matches!(request, Request::CreateHypervisor(_));
+        shared.in_service.insert(offer.resource.clone(), in_service);
+        return;
+    }
+    let Some(pool) = shared.pools.get_mut(&offer.resource) else {
+        return;
+    };
+    match request {
+        Request::ExpandStorage { min } => {
+            pool.size_bytes += min.0;
+            pool.spare_bytes -= min.0;
+        }
+        Request::ShrinkStorage { max } => {
+            let gives = max.0.min(pool.size_bytes - pool.smallest_bytes);
+            pool.size_bytes -= gives;
+            pool.spare_bytes += gives;
+        }
+        Request::CreateBackup => {
+            let number = shared.backups.len();
+            shared.backups.push(rpc::Backup {
+                id: format!("{number:064x}"),
+                operation_id: offer.operation_id.clone(),
+                ..Default::default()
+            });
+        }
+        _ => {}
+    }
+}
+
+fn answer(shared: &Shared, ask: &rpc::Ask) -> rpc::ask_answer::Answer {
+    use rpc::ask::Question;
+    use rpc::ask_answer::Answer;
+    if let Some(words) = &shared.refusal {
+        return Answer::Refused(words.clone());
+    }
+    match &ask.question {
+        Some(Question::ListBackups(_)) => Answer::ListBackups(rpc::ListBackupsAnswer {
+            backups: shared.backups.clone(),
+        }),
+        Some(Question::DryRun(request)) => {
+            let request = Request::of(request).expect("a question is understood");
+            Answer::DryRun(rpc::DryRunAnswer {
+                lines: vec!["look at the devices".to_owned(), "use them".to_owned()],
+                outcome: format!("would {} {}", request.kind().verb(), ask.pool),
+                size_change_bytes: 0,
+            })
+        }
+        None => Answer::Refused("no question".to_owned()),
     }
 }
 
@@ -275,17 +425,21 @@ impl Life {
         }
     }
 
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().expect("not poisoned")
+    }
+
     async fn send(&self, message: session_request::Message) {
         // An error means that the session has ended.
         let _ = self.outbound.send(request(message)).await;
     }
 
     fn behaviour(&self) -> Behaviour {
-        self.shared.lock().expect("not poisoned").behaviour.clone()
+        self.shared().behaviour.clone()
     }
 
     fn behaves_anew(&self) -> bool {
-        std::mem::take(&mut self.shared.lock().expect("not poisoned").changed)
+        std::mem::take(&mut self.shared().changed)
     }
 
     async fn answer(&mut self, message: session_response::Message) {
@@ -293,7 +447,7 @@ impl Life {
         match message {
             Message::Welcome(_) => self.report().await,
             Message::Heartbeat(_) => {
-                if self.shared.lock().expect("not poisoned").answers_heartbeats {
+                if self.shared().answers_heartbeats {
                     self.send(session_request::Message::Heartbeat(rpc::Heartbeat {}))
                         .await;
                 }
@@ -315,8 +469,33 @@ impl Life {
                     self.taken.insert(self.proposals, offer);
                 }
             }
-            Message::ProposeAnswer(answer) if answer.accepted => self.work(answer).await,
-            Message::ProposeAnswer(_)
+            Message::ProposeAnswer(answer) if answer.accepted => {
+                if let Some(offer) = self.taken.get(&answer.request_id) {
+                    let id = offer.operation_id.clone();
+                    self.shared().held.insert(id, answer.fence);
+                }
+                self.work(answer).await;
+            }
+            Message::Cancel(cancel) if self.behaviour() == Behaviour::Renews => {
+                let fence = self.shared().held.get(&cancel.operation_id).copied();
+                if let Some(fence) = fence {
+                    self.taken
+                        .retain(|_, offer| offer.operation_id != cancel.operation_id);
+                    let message = format!("cancelled by {}; undone", cancel.by);
+                    self.finish(cancel.operation_id, fence, rpc::Outcome::Failed, message)
+                        .await;
+                }
+            }
+            Message::Ask(ask) => {
+                let answer = answer(&self.shared(), &ask);
+                self.send(session_request::Message::AskAnswer(rpc::AskAnswer {
+                    request_id: ask.request_id,
+                    answer: Some(answer),
+                }))
+                .await;
+            }
+            Message::Cancel(_)
+            | Message::ProposeAnswer(_)
             | Message::Refused(_)
             | Message::FinishAnswer(_)
             | Message::ReportAnswer(_) => {}
@@ -324,7 +503,7 @@ impl Life {
     }
 
     async fn report(&self) {
-        let report = report(&self.shared.lock().expect("not poisoned"));
+        let report = report(&self.shared());
         self.send(session_request::Message::Report(report)).await;
     }
 
@@ -334,7 +513,7 @@ impl Life {
             project: "default".to_owned(),
             lock_for_seconds: 2,
             log_message: log.to_owned(),
-            is_disabled_cancel: false,
+            is_disabled_cancel: asked(offer).kind().cancelling() == Cancelling::Disabled,
             proposing_peer_token: self.token.clone(),
         };
         self.send(session_request::Message::Propose(rpc::Propose {
@@ -356,24 +535,23 @@ impl Life {
         };
         if let Some(offer) = self.taken.remove(&answer.request_id) {
             if outcome == rpc::Outcome::Done {
-                let kind =
-                    OperationKind::of_request(&offer.request.unwrap_or_default()).map(|(kind, _)| kind);
-                let in_service = matches!(kind, Ok(OperationKind::CreateHypervisor));
-                self.shared
-                    .lock()
-                    .expect("not poisoned")
-                    .in_service
-                    .insert(offer.resource, in_service);
+                pretend(&mut self.shared(), &offer);
                 self.report().await;
             }
-            let finish = rpc::Finish {
-                operation_id: offer.operation_id,
-                fence: answer.fence,
-                outcome: outcome.into(),
-                message: message.clone(),
-                process_token: self.token.clone(),
-            };
-            self.send(session_request::Message::Finish(finish)).await;
+            self.finish(offer.operation_id, answer.fence, outcome, message)
+                .await;
         }
+    }
+
+    async fn finish(&self, operation_id: String, fence: u64, outcome: rpc::Outcome, message: String) {
+        self.shared().held.remove(&operation_id);
+        self.send(session_request::Message::Finish(rpc::Finish {
+            operation_id,
+            fence,
+            outcome: outcome.into(),
+            message,
+            process_token: self.token.clone(),
+        }))
+        .await;
     }
 }

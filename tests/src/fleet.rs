@@ -65,6 +65,7 @@ impl Fleet {
                 ..OperationsConfig::default()
             },
             drain_timeout: Duration::from_secs(10),
+            default_pool: None,
         };
         change(&mut config);
         let mut fleet = Self {
@@ -232,6 +233,30 @@ impl Fleet {
         .await
     }
 
+    /// Every storage pool, by a viewer.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub async fn pools(&self) -> Vec<fleet_rpc::StoragePool> {
+        let response = self
+            .fleet("viewer")
+            .list_storage_pools(fleet_rpc::ListStoragePoolsRequest {})
+            .await;
+        response.expect("the pools").into_inner().pools
+    }
+
+    /// Waits until `name` is listed and can be worked on.
+    pub async fn until_pool(&self, name: &str) {
+        wait::until(&format!("pool {name} is free"), || async {
+            let pools = self.pools().await;
+            pools
+                .iter()
+                .any(|pool| pool.name == name && pool.connected && pool.reason.is_empty())
+                .then_some(())
+        })
+        .await;
+    }
+
     /// Every operation, newest first.
     ///
     /// # Panics
@@ -257,8 +282,8 @@ pub trait Message {
 }
 
 macro_rules! messages {
-    ($($name:ident),*) => {
-        $(impl Message for rpc::$name {
+    ($($name:ty),*) => {
+        $(impl Message for $name {
             fn said(self) -> Said {
                 (self.state(), self.msg)
             }
@@ -267,16 +292,27 @@ macro_rules! messages {
 }
 
 messages!(
-    CreateHypervisorResponse,
-    CreateHypervisorsResponse,
-    DestroyHypervisorResponse,
-    DestroyHypervisorsResponse,
-    ExpandStorageResponse,
-    ShrinkStorageResponse,
-    CreateBackupResponse
+    rpc::CreateHypervisorResponse,
+    rpc::CreateHypervisorsResponse,
+    rpc::DestroyHypervisorResponse,
+    rpc::DestroyHypervisorsResponse,
+    rpc::ExpandStorageResponse,
+    rpc::ShrinkStorageResponse,
+    rpc::CreateBackupResponse,
+    fleet_rpc::ExpandStorageResponse,
+    fleet_rpc::ShrinkStorageResponse,
+    fleet_rpc::CreateBackupResponse,
+    fleet_rpc::VerifyBackupResponse,
+    fleet_rpc::RestoreBackupResponse,
+    fleet_rpc::DeleteBackupResponse,
+    fleet_rpc::WatchOperationResponse
 );
 
-async fn begun<M: Message>(call: Result<tonic::Response<Streaming<M>>, Status>) -> (Said, Streaming<M>) {
+/// The first message of a stream, after which the operation is durable, and the rest.
+///
+/// # Panics
+/// When there is none.
+pub async fn begun<M: Message>(call: Result<tonic::Response<Streaming<M>>, Status>) -> (Said, Streaming<M>) {
     let mut stream = call.expect("the call is taken").into_inner();
     let first = stream
         .message()

@@ -32,12 +32,12 @@ pub struct Operations {
 
 /// What is done to a hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum Direction {
     Create,
     Destroy,
 }
 
-impl Turn {
+impl Direction {
     fn kind(self) -> OperationKind {
         match self {
             Self::Create => OperationKind::CreateHypervisor,
@@ -62,13 +62,13 @@ enum Judged {
 }
 
 impl Operations {
-    async fn single(&self, turn: Turn, id: &str, asker: Asker) -> Result<Talk, Status> {
+    async fn single(&self, direction: Direction, id: &str, asker: Asker) -> Result<Talk, Status> {
         let id: HypervisorId = id.parse().map_err(|error| status::of_invalid(&error))?;
-        let mut talks = self.talks(turn, vec![id], asker).await?;
+        let mut talks = self.talks(direction, vec![id], asker).await?;
         Ok(talks.remove(0).1)
     }
 
-    async fn bulk(&self, turn: Turn, ids: &[String], asker: Asker) -> Result<Talk, Status> {
+    async fn bulk(&self, direction: Direction, ids: &[String], asker: Asker) -> Result<Talk, Status> {
         if ids.is_empty() {
             return Err(Status::invalid_argument(
                 "ids is empty: name at least one hypervisor",
@@ -92,19 +92,22 @@ impl Operations {
             }
             parsed.push(id);
         }
-        Ok(bulk::merge(turn.kind(), self.talks(turn, parsed, asker).await?))
+        Ok(bulk::merge(
+            direction.kind(),
+            self.talks(direction, parsed, asker).await?,
+        ))
     }
 
     /// One talk for each id. Everything that has to be stored is, in one commit, when this returns.
     async fn talks(
         &self,
-        turn: Turn,
+        direction: Direction,
         ids: Vec<HypervisorId>,
         asker: Asker,
     ) -> Result<Vec<(HypervisorId, Talk)>, Status> {
         let mut judged = Vec::with_capacity(ids.len());
         for id in ids {
-            judged.push((self.judge(turn, &id)?, id));
+            judged.push((self.judge(direction, &id)?, id));
         }
         let wishes: Vec<_> = judged
             .iter()
@@ -127,15 +130,15 @@ impl Operations {
         Ok(talks)
     }
 
-    fn judge(&self, turn: Turn, id: &HypervisorId) -> Result<Judged, Status> {
-        let (reached, words) = match turn {
-            Turn::Create => (rpc::HypervisorState::AvailableToDestroy, "in service"),
-            Turn::Destroy => (rpc::HypervisorState::AvailableToCreate, "out of service"),
+    fn judge(&self, direction: Direction, id: &HypervisorId) -> Result<Judged, Status> {
+        let (reached, words) = match direction {
+            Direction::Create => (rpc::HypervisorState::AvailableToDestroy, "in service"),
+            Direction::Destroy => (rpc::HypervisorState::AvailableToCreate, "out of service"),
         };
-        let asked = turn.asked(id)?;
+        let asked = direction.asked(id)?;
         let judged = self.registry.hypervisor(id, |view| {
             // Out of service with a word about it means that something is left for a destroy to remove.
-            let whole = turn == Turn::Create || view.reason().is_empty();
+            let whole = direction == Direction::Create || view.reason().is_empty();
             if view.state() == reached && whole {
                 let msg = format!("hypervisor {id} is {words} already: nothing to do");
                 return Judged::AtOnce(Said::new(rpc::OperationState::Completed, msg));
@@ -195,7 +198,9 @@ impl OperationsService for Operations {
         request: Request<rpc::CreateHypervisorRequest>,
     ) -> Result<Response<Self::CreateHypervisorStream>, Status> {
         let asker = asker(&request)?;
-        let talk = self.single(Turn::Create, &request.get_ref().id, asker).await?;
+        let talk = self
+            .single(Direction::Create, &request.get_ref().id, asker)
+            .await?;
         Ok(self.respond(talk))
     }
 
@@ -204,7 +209,9 @@ impl OperationsService for Operations {
         request: Request<rpc::CreateHypervisorsRequest>,
     ) -> Result<Response<Self::CreateHypervisorsStream>, Status> {
         let asker = asker(&request)?;
-        let talk = self.bulk(Turn::Create, &request.get_ref().ids, asker).await?;
+        let talk = self
+            .bulk(Direction::Create, &request.get_ref().ids, asker)
+            .await?;
         Ok(self.respond(talk))
     }
 
@@ -213,7 +220,9 @@ impl OperationsService for Operations {
         request: Request<rpc::DestroyHypervisorRequest>,
     ) -> Result<Response<Self::DestroyHypervisorStream>, Status> {
         let asker = asker(&request)?;
-        let talk = self.single(Turn::Destroy, &request.get_ref().id, asker).await?;
+        let talk = self
+            .single(Direction::Destroy, &request.get_ref().id, asker)
+            .await?;
         Ok(self.respond(talk))
     }
 
@@ -222,7 +231,9 @@ impl OperationsService for Operations {
         request: Request<rpc::DestroyHypervisorsRequest>,
     ) -> Result<Response<Self::DestroyHypervisorsStream>, Status> {
         let asker = asker(&request)?;
-        let talk = self.bulk(Turn::Destroy, &request.get_ref().ids, asker).await?;
+        let talk = self
+            .bulk(Direction::Destroy, &request.get_ref().ids, asker)
+            .await?;
         Ok(self.respond(talk))
     }
 
