@@ -711,3 +711,95 @@ async fn an_operation_that_needs_attention_bars_its_pool_until_somebody_has_look
     fleet.fleet("admin").resolve_operation(request).await.unwrap();
     fleet.until_pool("tank").await;
 }
+
+#[tokio::test]
+async fn of_many_calls_at_once_each_amount_is_one_operation_and_the_queue_is_bounded() {
+    let (fleet, agent) = with_pool(Behaviour::Ignores).await;
+    let operator = fleet.fleet("operator");
+    let call = |min_bytes| {
+        let mut operator = operator.clone();
+        let request = rpc::ExpandStorageRequest {
+            min_bytes,
+            ..Default::default()
+        };
+        tokio::spawn(async move { begun(operator.expand_storage(request).await).await })
+    };
+    let same: Vec<_> = (0..10).map(|_| call(7)).collect();
+    let mut streams = Vec::new();
+    for call in same {
+        streams.push(call.await.unwrap());
+    }
+    assert_eq!(fleet.history().await.len(), 1, "all of them follow one");
+    let others: Vec<_> = (100..120).map(call).collect();
+    let mut busy = 0;
+    for call in others {
+        let (first, stream) = call.await.unwrap();
+        match first {
+            (Failed, msg) => {
+                assert!(msg.contains("tank is busy: 16 operations wait on it"), "{msg}");
+                busy += 1;
+            }
+            queued => streams.push((queued, stream)),
+        }
+    }
+    assert_eq!((busy, fleet.history().await.len()), (5, 16));
+    let asked: u64 = fleet
+        .history()
+        .await
+        .iter()
+        .map(|operation| {
+            let request = operation
+                .lease
+                .as_ref()
+                .unwrap()
+                .operation_request
+                .as_ref()
+                .unwrap();
+            match hostler_common::operation::Request::of(request).unwrap() {
+                hostler_common::operation::Request::ExpandStorage { min } => min.0,
+                other => panic!("{other:?}"),
+            }
+        })
+        .sum();
+    agent.behave(Behaviour::Completes);
+    for (_, stream) in streams {
+        assert_eq!(ended(&collect(stream).await.unwrap()).0, Completed);
+    }
+    assert_eq!(size(&fleet.pools().await), SIZE + asked, "each was done once");
+}
+
+#[tokio::test]
+async fn a_burst_of_cancels_and_ends_leaves_the_pool_free_and_every_stream_with_one_end() {
+    let (fleet, agent) = with_pool(Behaviour::Renews).await;
+    for round in 0..5 {
+        let mut streams = Vec::new();
+        for bytes in 1..4 {
+            streams.push(begun(expand(&fleet, "tank", 10 * round + bytes).await).await.1);
+        }
+        let unended = rpc::ListOperationsRequest {
+            unended: true,
+            ..Default::default()
+        };
+        let page = fleet.fleet("viewer").list_operations(unended).await.unwrap();
+        let operations = page.into_inner().operations;
+        if round % 2 == 0 {
+            agent.behave(Behaviour::Completes);
+        }
+        for operation in &operations {
+            // It may have ended meanwhile.
+            match cancel(&fleet, &operation.id, "").await {
+                Ok(_) => {}
+                Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
+            }
+        }
+        for stream in streams {
+            let said = collect(stream).await.unwrap();
+            let ends = said
+                .iter()
+                .filter(|(state, _)| matches!(state, Completed | Failed));
+            assert_eq!(ends.count(), 1, "{said:?}");
+        }
+        agent.behave(Behaviour::Renews);
+    }
+    fleet.until_pool("tank").await;
+}
