@@ -122,7 +122,8 @@ impl Follower {
         self.state = State::Following;
         if from == Start::Attach {
             self.seen = record.logs.count().saturating_sub(1);
-            // The operation's id stands where the first message of a new one has it.
+            // Clients of operations.v1 read a hypervisor's operation from the beginning of the words; for a pool
+            // fleet.v1 has a field for it.
             let attached = match record.kind.subject() {
                 Subject::Hypervisor => "",
                 Subject::Pool => "attached to ",
