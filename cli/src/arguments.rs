@@ -30,6 +30,8 @@ Paths in it are relative to its folder.
 Examples:
   hostler hypervisors list
   hostler hypervisors create hv1 --reason \"back from repair\"
+  hostler storage expand 10GiB --dry-run
+  hostler backups create
   hostler operations list --unended
   hostler proxy --listen 127.0.0.1:1312";
 
@@ -38,9 +40,10 @@ Examples:
 #[command(
     name = "hostler",
     version,
-    about = "Runs a fleet of libvirt hypervisors",
+    about = "Runs a fleet of libvirt hypervisors and their storage",
     long_about = "Talks to Hostler's coordinator over mutual TLS: lists hypervisors, puts them in and out of \
-                  service, shows what happened to them.",
+                  service, grows and shrinks storage pools, backs them up and restores them, shows what happened to \
+                  each.",
     after_long_help = EXIT_CODES,
     max_term_width = 110
 )]
@@ -70,6 +73,9 @@ pub(crate) struct Flags {
     /// For people or for programs
     #[arg(long, short, global = true, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+    /// The same as --output json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub(crate) json: bool,
     /// The longest to wait, as 30s or 10m [default: 30s for an answer, no limit for operations and watches]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,

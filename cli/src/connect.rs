@@ -26,11 +26,12 @@ pub(crate) struct Coordinator {
     answer_within: Duration,
 }
 
-/// A call by its name, and the role it needs, for error messages.
+/// A call by its name, the role it needs, and where to look for what it is about: for error messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) needs: Role,
+    look: Option<&'static str>,
 }
 
 impl Call {
@@ -39,6 +40,7 @@ impl Call {
         Self {
             name,
             needs: Role::Viewer,
+            look: None,
         }
     }
 
@@ -47,7 +49,44 @@ impl Call {
         Self {
             name,
             needs: Role::Operator,
+            look: None,
         }
+    }
+
+    /// A call for administrators.
+    pub(crate) const fn administer(name: &'static str) -> Self {
+        Self {
+            name,
+            needs: Role::Admin,
+            look: None,
+        }
+    }
+
+    /// The same, about storage pools.
+    pub(crate) const fn about_pools(self) -> Self {
+        Self {
+            look: Some("hostler storage list"),
+            ..self
+        }
+    }
+
+    /// The same, about backups.
+    pub(crate) const fn about_backups(self) -> Self {
+        Self {
+            look: Some("hostler backups list, or hostler storage list"),
+            ..self
+        }
+    }
+
+    /// Where to look for what it is about.
+    pub(crate) fn look(&self) -> &'static str {
+        self.look
+            .unwrap_or("hostler hypervisors list, or hostler operations list")
+    }
+
+    /// Whether it is about what the agent of a pool's host does.
+    pub(crate) fn is_about_storage(&self) -> bool {
+        self.look.is_some()
     }
 }
 
@@ -110,8 +149,7 @@ impl Coordinator {
     /// An error answer.
     pub(crate) fn failed(&self, call: Call, status: Status) -> Failure {
         Failure::Call {
-            call: call.name,
-            needs: call.needs,
+            call,
             address: self.address.clone(),
             status: Box::new(status),
         }

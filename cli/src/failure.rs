@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
-use hostler_common::id::HypervisorId;
-use hostler_pki::{About, ChannelError, CoordinatorAddress, CredentialsError, Role, TlsConfigError};
+use hostler_common::id::{HypervisorId, PoolName};
+use hostler_common::operation::BackupId;
+use hostler_pki::{About, ChannelError, CoordinatorAddress, CredentialsError, TlsConfigError};
 use thiserror::Error;
 use tonic::{Code, Status};
 
 use crate::command::proxy::ListenError;
+use crate::connect::Call;
 use crate::output::text::escape;
 use crate::settings::SettingsError;
 
@@ -34,10 +36,9 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Connect(Box<ChannelError>),
     /// The coordinator answered a call with an error, or the connection broke.
-    #[error("{}", call_sentence(call, address, status))]
+    #[error("{}", call_sentence(call.name, address, status))]
     Call {
-        call: &'static str,
-        needs: Role,
+        call: Call,
         address: CoordinatorAddress,
         status: Box<Status>,
     },
@@ -56,7 +57,39 @@ pub(crate) enum Failure {
         what: String,
         message: String,
         show: Vec<String>,
+        look: &'static str,
     },
+    /// An operation that was to stop completed.
+    #[error("the operation completed before it could be cancelled")]
+    NotStopped { show: Vec<String> },
+    /// The stream of a request broke too early.
+    #[error("{why}; no operation had been named, and one may have begun or not")]
+    Unnamed { why: String },
+    /// The stream of a dry run broke.
+    #[error("{why}; not all had been said, and nothing was changed")]
+    Unsaid { why: String },
+    /// A request that the coordinator would call malformed.
+    #[error("{why}")]
+    Senseless { why: String },
+    /// No pool of that name.
+    #[error("{}", match name { Some(name) => format!("no storage pool is called {name}"), None => "there is no default storage pool".into() })]
+    NoPool {
+        name: Option<PoolName>,
+        known: Vec<String>,
+    },
+    /// No backup, or more than one, begins with that id.
+    #[error("{}", match found { 0 => format!("pool {} has no backup {id}", escape(pool)), found => format!("{found} backups of pool {} begin with {id}", escape(pool)) })]
+    WhichBackup {
+        id: BackupId,
+        pool: String,
+        found: usize,
+    },
+    /// Nobody can be asked.
+    #[error("what is deleted does not come back, and there is no terminal to ask on whether it is meant")]
+    NobodyToAsk,
+    /// The person said no.
+    #[error("not confirmed; nothing was deleted")]
+    NotConfirmed,
     /// Ctrl-C while an operation was asked for or watched.
     #[error("interrupted; {}", if watch.is_empty() { "nothing was said to be accepted yet" } else { "the operation goes on without this client" })]
     Interrupted { watch: Vec<String> },
@@ -103,11 +136,18 @@ impl Failure {
     /// The documented exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Twice { .. } | Self::Listen(ListenError::Refused { .. }) => 2,
+            Self::Settings(_)
+            | Self::Twice { .. }
+            | Self::Senseless { .. }
+            | Self::NobodyToAsk
+            | Self::Listen(ListenError::Refused { .. }) => 2,
             Self::Credentials(_) | Self::Tls(_) | Self::Connect(_) => 3,
             Self::NoAnswer { .. } | Self::NotEnded { .. } => 3,
+            Self::Unnamed { .. } | Self::Unsaid { .. } => 3,
             Self::Call { status, .. } => call_code(status),
-            Self::Operation { .. } | Self::Listen(_) | Self::System { .. } => 1,
+            Self::Operation { .. } | Self::NotStopped { .. } | Self::NotConfirmed => 1,
+            Self::NoPool { .. } | Self::WhichBackup { .. } => 1,
+            Self::Listen(_) | Self::System { .. } => 1,
             Self::Interrupted { .. } => 130,
             // What a program gets that the kernel ends with SIGPIPE.
             Self::Print { source } if source.kind() == std::io::ErrorKind::BrokenPipe => 141,
@@ -124,23 +164,39 @@ impl Failure {
             Self::Tls(_) => CERTIFICATE.into(),
             Self::Connect(error) => connect_way_out(error),
             Self::Call {
-                needs,
+                call,
                 address,
                 status,
-                ..
-            } => call_way_out(*needs, address, status),
+            } => call_way_out(call, address, status),
             Self::NoAnswer { .. } => {
                 format!("a longer --timeout, or {SERVICE} there")
             }
             Self::NotEnded { watch, .. } => watching(watch),
-            Self::Interrupted { watch } if watch.is_empty() => "the same command again: it attaches".into(),
-            Self::Interrupted { watch } => watching(watch),
-            Self::Operation { show, .. } if show.is_empty() => "hostler hypervisors list".into(),
-            Self::Operation { show, .. } => show
+            Self::Interrupted { watch } if watch.is_empty() => {
+                "hostler operations list --unended says whether it was".into()
+            }
+            Self::Interrupted { watch } => format!("{}\n     {}", watching(watch), cancelling(watch)),
+            Self::Operation { show, look, .. } if show.is_empty() => (*look).into(),
+            Self::Operation { show, .. } | Self::NotStopped { show } => show
                 .iter()
                 .map(|id| format!("hostler operations show {id}"))
                 .collect::<Vec<_>>()
                 .join("\n     "),
+            Self::Unnamed { .. } => {
+                "hostler operations list says whether it has; if not, the same command again".into()
+            }
+            Self::Unsaid { .. } => "the same command again".into(),
+            Self::Senseless { .. } => "the same command with --help".into(),
+            Self::NoPool { known, .. } if known.is_empty() => {
+                "a [storage] section in the configuration of a host's agent; then hostler storage list".into()
+            }
+            Self::NoPool { known, .. } => format!("one of these: {}", escape(&known.join(", "))),
+            Self::WhichBackup { found: 0, .. } => "hostler backups list".into(),
+            Self::WhichBackup { .. } => {
+                "more digits of its id; hostler backups list --json has them all".into()
+            }
+            Self::NobodyToAsk => "--dry-run to see what it would do, --yes if it is meant".into(),
+            Self::NotConfirmed => "y to delete it, or --yes".into(),
             Self::Listen(error) => error.way_out(),
             Self::System { .. } => {
                 "ulimit -a says what this shell may use; raise it, or end something".into()
@@ -170,6 +226,13 @@ fn watching(ids: &[String]) -> String {
         .map(|id| format!("hostler operations watch {id}"))
         .collect::<Vec<_>>()
         .join("\n     ")
+}
+
+fn cancelling(ids: &[String]) -> String {
+    match ids {
+        [only] => format!("hostler operations cancel {only}"),
+        _ => "hostler operations cancel ID stops one".into(),
+    }
 }
 
 /// Whether the connection broke, rather than the coordinator refused. What a coordinator says has no source.
@@ -250,12 +313,18 @@ fn connect_way_out(error: &ChannelError) -> String {
     }
 }
 
-fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> String {
+fn call_way_out(call: &Call, address: &CoordinatorAddress, status: &Status) -> String {
     if certificate_refused(status) {
         return CERTIFICATE.into();
     }
+    let needs = call.needs;
     if connection_broke(status) {
-        return format!("again in a moment; on the machine of {address}: {SERVICE}");
+        let mut way_out = format!("again in a moment; on the machine of {address}: {SERVICE}");
+        // The coordinator said so itself: perhaps it is the agent that it cannot reach.
+        if std::error::Error::source(status).is_none() && call.is_about_storage() {
+            way_out.push_str("\n     hostler storage list says whether the pool's host is connected");
+        }
+        return way_out;
     }
     match status.code() {
         Code::PermissionDenied => format!(
@@ -264,7 +333,7 @@ fn call_way_out(needs: Role, address: &CoordinatorAddress, status: &Status) -> S
         ),
         Code::Unauthenticated => CERTIFICATE.into(),
         Code::InvalidArgument | Code::OutOfRange => "the same command with --help".into(),
-        Code::NotFound | Code::AlreadyExists => "hostler hypervisors list, or hostler operations list".into(),
+        Code::NotFound | Code::AlreadyExists => call.look().into(),
         Code::FailedPrecondition | Code::Aborted => {
             "hostler operations list says where each operation stands".into()
         }
@@ -290,8 +359,7 @@ mod tests {
 
     fn call(code: Code) -> Failure {
         Failure::Call {
-            call: "ListHypervisors",
-            needs: Role::Operator,
+            call: Call::change("ListHypervisors"),
             address: "c.example.org:1312".parse().unwrap(),
             status: Box::new(Status::new(code, "words\x1b[2J")),
         }
@@ -377,13 +445,18 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_can_be_watched() {
-        let failure = Failure::Interrupted {
-            watch: vec!["a".into(), "b".into()],
+    fn what_goes_on_can_be_watched_and_cancelled() {
+        let way_out = |watch: &[&str]| {
+            let watch = watch.iter().map(|id| (*id).to_owned()).collect();
+            Failure::Interrupted { watch }.way_out()
         };
         assert_eq!(
-            failure.way_out(),
-            "hostler operations watch a\n     hostler operations watch b"
+            way_out(&["a"]),
+            "hostler operations watch a\n     hostler operations cancel a"
+        );
+        assert_eq!(
+            way_out(&["a", "b"]),
+            "hostler operations watch a\n     hostler operations watch b\n     hostler operations cancel ID stops one"
         );
     }
 }

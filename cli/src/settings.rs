@@ -203,7 +203,8 @@ pub(crate) fn resolve(
             .or_else(|| filed.map(|value| folder.join(value)))
     };
 
-    let output = match (flags.output, text(OUTPUT, None, file.output.as_ref())) {
+    let flag = flags.output.or(flags.json.then_some(Format::Json));
+    let output = match (flag, text(OUTPUT, None, file.output.as_ref())) {
         (Some(format), _) => format,
         (None, Some((origin, value))) => {
             Format::from_str(&value, false).map_err(|_| SettingsError::Value {
@@ -323,6 +324,13 @@ mod tests {
         );
         assert_eq!(settings.output, Format::Table);
         assert_eq!(settings.timeout, Some(Duration::from_secs(1)));
+
+        let short = Flags {
+            json: true,
+            ..Flags::default()
+        };
+        let settings = resolve(&short, &environment(&ALL[..4]), &File::default(), Some(path)).unwrap();
+        assert_eq!(settings.output, Format::Json);
 
         let settings = resolve(&Flags::default(), &environment(ALL), &file(FILE), Some(path)).unwrap();
         assert_eq!(settings.coordinator.to_string(), "from-env:1");

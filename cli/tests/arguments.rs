@@ -27,7 +27,19 @@ fn help_teaches_each_command() {
         "operations list",
         "operations show",
         "operations watch",
+        "operations cancel",
         "operations resolve",
+        "storage",
+        "storage list",
+        "storage show",
+        "storage expand",
+        "storage shrink",
+        "backups",
+        "backups list",
+        "backups create",
+        "backups verify",
+        "backups restore",
+        "backups delete",
         "proxy",
         "completions",
     ] {
@@ -54,6 +66,32 @@ fn usage_errors_exit_with_2() {
         &["operations", "list", "--limit", "0"],
         &["--timeout", "0s", "hypervisors", "list"],
         &["--output", "xml", "hypervisors", "list"],
+        &["--output", "table", "--json", "hypervisors", "list"],
+        &["operations", "cancel", "not-an-id"],
+        &["operations", "cancel", support::ID, "--reason", &"x".repeat(501)],
+        &["storage", "show", "a/b"],
+        &["storage", "expand"],
+        &["storage", "expand", "10GiB", "--pool", "../x"],
+        &["storage", "expand", "10GiB", "--dry-run", "--detach"],
+        &["storage", "shrink", "-1"],
+        &["backups", "verify", "xyz"],
+        &["backups", "verify", "--read", "0"],
+        &["backups", "verify", "--read", "101"],
+        &["backups", "restore", "latest"],
+        &["backups", "restore", "latest", "--overwrite"],
+        &[
+            "backups",
+            "restore",
+            "latest",
+            "--to",
+            "/x",
+            "--overwrite",
+            "--path",
+            "a",
+        ],
+        &["backups", "restore", "latest", "--path", "../etc"],
+        &["backups", "delete"],
+        &["backups", "delete", "beef", "--dry-run", "--yes"],
         &["proxy", "--listen", "example.org:1"],
         &["proxy", "--listen", "unix:/x", "--mode", "rw"],
     ] {
@@ -63,6 +101,37 @@ fn usage_errors_exit_with_2() {
             Some(2),
             "{arguments:?}: {}",
             report(&output)
+        );
+    }
+}
+
+#[test]
+fn a_bad_size_or_backup_is_told_in_a_sentence() {
+    for (arguments, sentence) in [
+        (
+            &["storage", "expand", "0"] as &[&str],
+            "that is nothing; give a size greater than zero, as 10GiB",
+        ),
+        (&["storage", "shrink", "0.0GiB"], "that is nothing"),
+        (
+            &["storage", "expand", "ten"],
+            "\"ten\" is not a size; write it as 10GiB, 1.5TB or 1048576",
+        ),
+        (&["storage", "expand", "10 parsecs"], "is not a size"),
+        (&["storage", "shrink", "99999999PiB"], "is more than 16 EiB"),
+        (
+            &["backups", "verify", "xyz"],
+            "\"xyz\" is not a backup's id: 4 to 64 hex digits, or \"latest\"",
+        ),
+        (
+            &["backups", "restore", "latest", "--path", "a/../../b"],
+            "is not a path in a pool",
+        ),
+    ] {
+        let words = report(&run(arguments));
+        assert!(
+            words.starts_with("exit 2\n") && words.contains(sentence),
+            "{words}"
         );
     }
 }
@@ -148,10 +217,10 @@ fn completions_need_no_settings() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(
-            String::from_utf8_lossy(&output.stdout).contains("hypervisors"),
-            "{shell}"
-        );
+        let script = String::from_utf8_lossy(&output.stdout);
+        for command in ["hypervisors", "storage", "shrink", "backups", "restore", "cancel"] {
+            assert!(script.contains(command), "{command} in {shell}");
+        }
     }
 }
 

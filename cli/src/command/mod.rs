@@ -1,10 +1,13 @@
 //! The commands, one a file. Each asks the coordinator and prints; none keeps anything.
 
+mod asking;
+mod backups;
 mod completions;
 mod follow;
 mod hypervisors;
 mod operations;
 pub(crate) mod proxy;
+mod storage;
 
 use clap::Subcommand;
 
@@ -19,7 +22,13 @@ pub(crate) enum Command {
     /// Lists hypervisors, puts them in and out of service
     #[command(subcommand)]
     Hypervisors(hypervisors::Command),
-    /// Shows what was asked of hypervisors and what came of it
+    /// Lists storage pools, grows and shrinks them
+    #[command(subcommand)]
+    Storage(storage::Command),
+    /// Lists backups of storage pools, makes, checks, restores and deletes them
+    #[command(subcommand)]
+    Backups(backups::Command),
+    /// Shows what was asked of hypervisors and pools and what came of it, stops it
     #[command(subcommand)]
     Operations(operations::Command),
     Proxy(proxy::Proxy),
@@ -47,6 +56,8 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> Resu
     };
     match &arguments.command {
         Command::Hypervisors(command) => command.run(&context()?).await,
+        Command::Storage(command) => command.run(&context()?).await,
+        Command::Backups(command) => command.run(&context()?).await,
         Command::Operations(command) => command.run(&context()?).await,
         Command::Proxy(command) => command.run(&context()?).await,
         Command::Completions(command) => command.run(),

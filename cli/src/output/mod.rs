@@ -1,10 +1,16 @@
 //! What reaches standard output: tables for people, JSON for programs. Everything printed passes here, so
 //! that a closed pipe is one kind of failure and never a panic.
 
+mod asked;
+mod bar;
+mod pace;
+pub(crate) mod pools;
 mod progress;
 #[cfg(test)]
 mod samples;
 pub(crate) mod sections;
+mod sheet;
+pub(crate) mod storage_view;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod view;
@@ -44,10 +50,11 @@ impl Terminal {
         let set = |name| environment.get(name).is_some_and(|value| !value.is_empty());
         let dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
         Self {
-            width: std::io::stdout()
-                .is_terminal()
-                .then(|| comfy_table::Table::new().width())
-                .flatten(),
+            width: std::io::stdout().is_terminal().then(|| {
+                let width = comfy_table::Table::new().width();
+                // Some terminals, and programs that play one, do not say: then as wide as all once were.
+                width.filter(|columns| *columns > 0).unwrap_or(80)
+            }),
             colour: std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
             spinner: std::io::stderr().is_terminal() && !dumb,
         }

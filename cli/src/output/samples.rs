@@ -1,11 +1,13 @@
 //! Fixed inputs for the golden files of this folder. Changing one changes what the golden files show.
 
+use hostler_common::operation::pack;
 use hostler_common::rpc::hostler::agent::v1 as agent;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use prost_types::Timestamp;
 
+use super::storage_view::{Backup, Pool};
 use super::view::{Hypervisor, Operation};
 
 fn at(seconds: i64) -> Option<Timestamp> {
@@ -96,7 +98,104 @@ pub(super) fn hypervisors() -> Vec<Hypervisor> {
     [whole, guest, trouble].map(Hypervisor::from).into()
 }
 
-/// One that ended needing attention, one that runs.
+fn device(path: &str, role: agent::DeviceRole, figures: [u64; 3], problem: &str) -> agent::PoolDevice {
+    let [capacity_bytes, share_bytes, allocated_bytes] = figures;
+    agent::PoolDevice {
+        path: path.into(),
+        role: role.into(),
+        capacity_bytes,
+        share_bytes,
+        allocated_bytes,
+        problem: problem.into(),
+    }
+}
+
+/// A pool with every role of device, and one whose host is away.
+pub(super) fn pools() -> Vec<Pool> {
+    use agent::DeviceRole::{Member, Refused, Spare};
+    const GIB: u64 = 1 << 30;
+    let report = agent::PoolReport {
+        name: "fast".into(),
+        backend: "btrfs".into(),
+        path: "/srv/shared".into(),
+        size_bytes: 12 * GIB,
+        used_bytes: 3 * GIB + 1,
+        spare_bytes: 8 * GIB,
+        reserve_percent: 10,
+        smallest_bytes: 4 * GIB,
+        data_profile: "single".into(),
+        metadata_profile: "RAID1".into(),
+        devices: vec![
+            device(
+                "/dev/disk/by-id/wwn-0x50014ee1",
+                Member,
+                [8 * GIB, 8 * GIB, 4 * GIB],
+                "",
+            ),
+            device(
+                "/dev/disk/by-id/wwn-0x50014ee2",
+                Member,
+                [8 * GIB, 4 * GIB, GIB],
+                "",
+            ),
+            device("/dev/disk/by-id/wwn-0x50014ee3", Spare, [4 * GIB, 0, 0], ""),
+            device(
+                "/dev/disk/by-id/wwn-0x50014ee4",
+                Refused,
+                [4 * GIB, 0, 0],
+                "it holds an ext4 filesystem",
+            ),
+        ],
+        backup_repository: "sftp:backup.example.org:/fast".into(),
+        ..Default::default()
+    };
+    let ready = fleet::StoragePool {
+        name: "fast".into(),
+        host: "rack1-node1".into(),
+        report: Some(report),
+        connected: true,
+        changed: at(0),
+        enrolled: at(-86_400),
+        is_default: true,
+        ..Default::default()
+    };
+    let away = fleet::StoragePool {
+        name: "archive".into(),
+        host: "rack1-node2".into(),
+        report: Some(agent::PoolReport {
+            backend: "btrfs".into(),
+            size_bytes: 40 * GIB,
+            used_bytes: 39 * GIB,
+            ..Default::default()
+        }),
+        operation_ids: vec!["019aa111-2222-7333-8444-555566667777".into()],
+        reason: "its host rack1-node2 is not connected".into(),
+        ..Default::default()
+    };
+    [ready, away].map(Pool::from).into()
+}
+
+/// One made by an operation, one by something else.
+pub(super) fn backups() -> Vec<Backup> {
+    let whole = agent::Backup {
+        id: format!("3f2a9c1e{}", "0".repeat(56)),
+        time_unix_ms: 1_795_300_000_000,
+        host: "rack1-node1".into(),
+        operation_id: "019aa111-2222-7333-8444-555566667777".into(),
+        files: 1204,
+        bytes: 7 << 29,
+        tags: vec!["hostler".into()],
+    };
+    let foreign = agent::Backup {
+        id: format!("77aa00bb{}", "1".repeat(56)),
+        time_unix_ms: 1_795_386_400_000,
+        host: "rack1-node1".into(),
+        ..Default::default()
+    };
+    [whole, foreign].map(Backup::from).into()
+}
+
+/// One that ended needing attention, one that runs, one on a pool that waits.
 pub(super) fn operations() -> Vec<Operation> {
     let log = |seconds, message: &str| n0stack::operation::Log {
         ts: at(seconds),
@@ -127,6 +226,23 @@ pub(super) fn operations() -> Vec<Operation> {
         }),
         fence: 7,
     };
+    let shrink = fleet::Operation {
+        id: "019aa111-2222-7333-8444-aaaabbbbcccc".into(),
+        resource: "fast".into(),
+        kind: "ShrinkStorage".into(),
+        state: OperationState::Scheduled.into(),
+        message: "waits for operation 019aa111-2222-7333-8444-888899990000 (back up)".into(),
+        requested_by: "spiffe://example.org/client/operator/alice".into(),
+        requested: at(-30),
+        lease: Some(n0stack::Operation {
+            operation_request: Some(pack(&fleet::ShrinkStorageRequest {
+                max_bytes: 10 << 30,
+                ..Default::default()
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
     let active = fleet::Operation {
         id: "019aa111-2222-7333-8444-888899990000".into(),
         resource: "nested-1".into(),
@@ -143,5 +259,5 @@ pub(super) fn operations() -> Vec<Operation> {
         fence: 8,
         ..Default::default()
     };
-    vec![Operation::whole(failed), Operation::whole(active)]
+    [failed, active, shrink].map(Operation::whole).into()
 }

@@ -70,6 +70,13 @@ pub(crate) fn operation(it: &Operation) -> String {
     page.field("operation", escape(&it.id));
     page.field("resource", escape(&it.resource));
     page.field("kind", verb(&it.kind));
+    page.field(
+        "asks for",
+        it.request
+            .as_ref()
+            .map(|asked| escape(&asked.words()))
+            .unwrap_or_default(),
+    );
     page.field("state", it.state.word());
     if it.needs_attention {
         page.field(
@@ -98,25 +105,25 @@ pub(crate) fn operation(it: &Operation) -> String {
 
 /// Fields in a column, then sections. A field without a value and a section without lines are left out.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     text: String,
     heading: Option<&'static str>,
     indented: bool,
 }
 
 impl Page {
-    fn field(&mut self, name: &str, value: impl AsRef<str>) {
+    pub(super) fn field(&mut self, name: &str, value: impl AsRef<str>) {
         let value = value.as_ref();
         if !value.is_empty() {
             self.raw(&format!("{name:<14}{value}"));
         }
     }
 
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.raw(&escape(text));
     }
 
-    fn section(&mut self, heading: &'static str) {
+    pub(super) fn section(&mut self, heading: &'static str) {
         self.heading = Some(heading);
     }
 
@@ -132,7 +139,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn end(self) -> String {
+    pub(super) fn end(self) -> String {
         self.text.trim_end().to_owned()
     }
 }
@@ -155,6 +162,11 @@ mod tests {
     #[test]
     fn an_operation_is_shown_with_its_log() {
         insta::assert_snapshot!(operation(&samples::operations()[0]));
+    }
+
+    #[test]
+    fn an_operation_on_a_pool_says_how_much() {
+        insta::assert_snapshot!(operation(&samples::operations()[2]));
     }
 
     #[test]

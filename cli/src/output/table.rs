@@ -1,37 +1,36 @@
-//! Lists for people. A row is one line: what does not fit the terminal is cut off at its message, and into
-//! a pipe nothing is cut off.
+//! Lists of hypervisors and operations for people.
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table};
+use comfy_table::{Cell, Color};
 
 use super::Terminal;
-use super::text::{escape, memory, requester, verb};
+use super::sheet::{self, Column, Rank};
+use super::text::{escape, memory, or_dash, requester, verb};
 use super::view::{Gpu, Hypervisor, Operation, OperationState, State};
+
+const HYPERVISORS: [Column; 8] = [
+    ("ID", Rank::Name),
+    ("HOST", Rank::Name),
+    ("KIND", Rank::Optional(2)),
+    ("STATE", Rank::Whole),
+    ("CPU", Rank::Optional(3)),
+    ("RAM", Rank::Optional(4)),
+    // GPUs say it too.
+    ("CAPABILITIES", Rank::Optional(1)),
+    ("GPUS", Rank::Text(16)),
+];
 
 /// `hostler hypervisors list`.
 pub(crate) fn hypervisors(list: &[Hypervisor], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no hypervisor is enrolled".into();
     }
-    let mut table = table(
-        &[
-            "ID",
-            "HOST",
-            "KIND",
-            "STATE",
-            "CPU",
-            "RAM",
-            "CAPABILITIES",
-            "GPUS",
-        ],
-        terminal,
-    );
-    for it in list {
+    let row = |it: &Hypervisor| {
         let capabilities: Vec<_> = it
             .capabilities
             .iter()
             .map(|capability| capability.word())
             .collect();
-        table.add_row(one_line(vec![
+        vec![
             Cell::new(escape(&it.id)),
             Cell::new(escape(&it.host)),
             Cell::new(it.kind.word()),
@@ -40,48 +39,43 @@ pub(crate) fn hypervisors(list: &[Hypervisor], terminal: Terminal) -> String {
             Cell::new(memory(it.memory_mb)),
             Cell::new(or_dash(capabilities.join(","))),
             Cell::new(or_dash(gpus(&it.gpus))),
-        ]));
-    }
-    draw(&table)
+        ]
+    };
+    sheet::draw(&HYPERVISORS, list.iter().map(row).collect(), terminal)
 }
+
+const OPERATIONS: [Column; 7] = [
+    ("ID", Rank::Whole),
+    ("RESOURCE", Rank::Name),
+    ("KIND", Rank::Name),
+    ("STATE", Rank::Whole),
+    // `show` has the time, and ids are in its order.
+    ("REQUESTED", Rank::Optional(1)),
+    ("REQUESTED BY", Rank::Optional(2)),
+    ("MESSAGE", Rank::Text(24)),
+];
 
 /// `hostler operations list`.
 pub(crate) fn operations(list: &[Operation], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no operations".into();
     }
-    // On a narrow terminal the message needs the room; `show` has the time.
-    let wide = terminal.width.is_none_or(|width| width >= 140);
-    let mut titles = vec!["ID", "RESOURCE", "KIND", "STATE", "REQUESTED BY", "MESSAGE"];
-    if wide {
-        titles.insert(4, "REQUESTED");
-    }
-    let mut table = table(&titles, terminal);
-    // An id that is cut off cannot be copied, and a state not be read.
-    for column in [0, 3] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    for it in list {
+    let row = |it: &Operation| {
         let state = match it.needs_attention {
             true => "needs attention",
             false => it.state.word(),
         };
-        let mut cells = vec![
+        vec![
             Cell::new(escape(&it.id)),
             Cell::new(escape(&it.resource)),
             Cell::new(verb(&it.kind)),
             Cell::new(state).fg(operation_colour(it.state)),
-            Cell::new(requester(&it.requested_by)),
-            Cell::new(escape(&it.message)),
-        ];
-        if wide {
-            cells.insert(4, Cell::new(it.requested.as_deref().unwrap_or("-")));
-        }
-        table.add_row(one_line(cells));
-    }
-    draw(&table)
+            Cell::new(it.requested.as_deref().unwrap_or("-")),
+            Cell::new(or_dash(requester(&it.requested_by))),
+            Cell::new(or_dash(escape(&it.message))),
+        ]
+    };
+    sheet::draw(&OPERATIONS, list.iter().map(row).collect(), terminal)
 }
 
 /// GPUs by model, as `2× NVIDIA T4, NVIDIA A10`.
@@ -99,43 +93,6 @@ pub(crate) fn gpus(gpus: &[Gpu]) -> String {
         _ => format!("{count}× {name}"),
     });
     words.collect::<Vec<_>>().join(", ")
-}
-
-fn or_dash(text: String) -> String {
-    if text.is_empty() { "-".into() } else { text }
-}
-
-fn table(header: &[&str], terminal: Terminal) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    let titles = header
-        .iter()
-        .map(|title| Cell::new(title).add_attribute(Attribute::Bold));
-    table.set_header(one_line(titles.collect()));
-    if terminal.colour {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    if let Some(width) = terminal.width {
-        table
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
-}
-
-fn one_line(cells: Vec<Cell>) -> Row {
-    let mut row = Row::from(cells);
-    row.max_height(1);
-    row
-}
-
-fn draw(table: &Table) -> String {
-    table.trim_fmt()
 }
 
 fn state_colour(state: State) -> Color {
@@ -172,15 +129,22 @@ mod tests {
     }
 
     #[test]
-    fn hypervisors_on_a_terminal_of_100_columns() {
-        let terminal = Terminal {
-            width: Some(100),
-            colour: false,
-            spinner: true,
-        };
-        let drawn = hypervisors(&samples::hypervisors(), terminal);
-        assert!(drawn.lines().all(|line| line.chars().count() <= 100), "{drawn}");
-        insta::assert_snapshot!(drawn);
+    fn hypervisors_on_terminals_keep_their_names_and_states() {
+        for width in [80, 100] {
+            let terminal = Terminal {
+                width: Some(width),
+                colour: false,
+                spinner: true,
+            };
+            let drawn = hypervisors(&samples::hypervisors(), terminal);
+            let fits = |line: &str| line.chars().count() <= usize::from(width);
+            assert!(drawn.lines().all(fits), "{drawn}");
+            assert!(
+                drawn.contains("nested-1") && drawn.contains("out of service"),
+                "{drawn}"
+            );
+            insta::assert_snapshot!(format!("hypervisors_on_{width}_columns"), drawn);
+        }
     }
 
     #[test]
@@ -190,7 +154,7 @@ mod tests {
 
     #[test]
     fn operations_on_terminals_are_one_line_each_with_whole_ids() {
-        for width in [100, 160] {
+        for width in [80, 100, 160] {
             let terminal = Terminal {
                 width: Some(width),
                 colour: false,

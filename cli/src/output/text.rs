@@ -58,9 +58,24 @@ pub(crate) fn requester(uri: &str) -> String {
     escape(short.unwrap_or(uri))
 }
 
-/// An operation's kind as a word: `create` of `create_hypervisor`.
+/// An operation's kind in a word or two: `create` of `create_hypervisor`.
 pub(crate) fn verb(kind: &str) -> String {
-    escape(kind.strip_suffix("_hypervisor").unwrap_or(kind))
+    match kind {
+        "create_backup" => "back up".into(),
+        "verify_backup" => "verify".into(),
+        "restore_backup" => "restore".into(),
+        "delete_backup" => "delete backup".into(),
+        kind => {
+            let subjects = ["_hypervisor", "_storage"];
+            let verb = subjects.iter().find_map(|subject| kind.strip_suffix(subject));
+            escape(verb.unwrap_or(kind))
+        }
+    }
+}
+
+/// A dash where there is nothing.
+pub(crate) fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".into() } else { text }
 }
 
 /// `create_hypervisor` of `CreateHypervisor`.
@@ -120,6 +135,11 @@ mod tests {
     fn kinds_turn_into_snake_case() {
         assert_eq!(snake_case("CreateHypervisor"), "create_hypervisor");
         assert_eq!(verb("create_hypervisor"), "create");
-        assert_eq!(verb("expand_storage"), "expand_storage");
+        assert_eq!(verb("expand_storage"), "expand");
+        assert_eq!(verb("of_a_later_version"), "of_a_later_version");
+        for kind in hostler_common::operation::OperationKind::ALL {
+            let verb = verb(&snake_case(kind.name()));
+            assert!(!verb.contains('_'), "{verb}");
+        }
     }
 }

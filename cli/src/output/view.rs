@@ -1,7 +1,7 @@
 //! What `--output json` prints: field names and words here are stable, since programs read them. Tables are
 //! drawn from the same values. Times are RFC 3339 in UTC, memory is in MB (2^20 bytes).
 
-use hostler_common::rpc::hostler::agent::v1::HypervisorKind;
+use hostler_common::rpc::hostler::agent::v1::{self as agent, HypervisorKind};
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::n0stack::protobuf::operation::Log;
 use hostler_common::rpc::operations::v1 as operations;
@@ -9,6 +9,7 @@ use hostler_common::units::UnixMillis;
 use prost_types::Timestamp;
 use serde::Serialize;
 
+use super::asked::Asked;
 use super::text;
 
 /// Whether a hypervisor is in service.
@@ -281,6 +282,9 @@ pub(crate) struct Operation {
     pub(crate) attempts: u32,
     pub(crate) fence: u64,
     pub(crate) locked_until: Option<String>,
+    /// What it asks for beyond its kind and resource. Absent when that is nothing, or not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<Asked>,
     /// Absent in lists, which carry no logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) logs: Option<Vec<LogLine>>,
@@ -304,6 +308,7 @@ impl Operation {
             attempts: it.attempts,
             fence: it.fence,
             locked_until: lease.locked_until.map(rfc3339),
+            request: lease.operation_request.as_ref().and_then(Asked::of),
             logs: None,
         }
     }
@@ -322,6 +327,35 @@ impl Operation {
         Self {
             logs: Some(logs.into_iter().map(line).collect()),
             ..Self::listed(it)
+        }
+    }
+}
+
+/// How far an operation is, in a line of JSON. 0 and null: not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Measure<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) percent: u64,
+    pub(crate) bytes_per_second: u64,
+    pub(crate) seconds_left: Option<u64>,
+    pub(crate) done_files: u64,
+    pub(crate) total_files: u64,
+}
+
+impl<'a> Measure<'a> {
+    /// From the wire.
+    pub(crate) fn of(it: &'a agent::Measure) -> Self {
+        Self {
+            what: &it.what,
+            done_bytes: it.done_bytes,
+            total_bytes: it.total_bytes,
+            percent: hostler_common::measure::percent(it),
+            bytes_per_second: it.bytes_per_second,
+            seconds_left: it.seconds_left,
+            done_files: it.done_files,
+            total_files: it.total_files,
         }
     }
 }
@@ -346,6 +380,7 @@ mod tests {
     fn the_json_of_operations_is_stable() {
         let mut list = samples::operations();
         list[1].logs = None;
+        list[2].logs = None;
         insta::assert_snapshot!(serde_json::to_string_pretty(&Operations { operations: &list }).unwrap());
     }
 }

@@ -3,14 +3,15 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod fleet;
+mod storage;
+
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
-use hostler_common::rpc::hostler::fleet::v1 as fleet;
-use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::{FleetService, FleetServiceServer};
-use hostler_common::rpc::hostler::fleet::v1::watch_hypervisors_response::Event;
+use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetServiceServer;
 use hostler_common::rpc::operations::v1::operations_service_server::{
     OperationsService, OperationsServiceServer,
 };
@@ -29,6 +30,10 @@ use tonic::{Request, Response, Status};
 pub(crate) const ID: &str = "019aa111-2222-7333-8444-555566667777";
 /// The second operation of a bulk request.
 pub(crate) const OTHER: &str = "019aa111-2222-7333-8444-888899990000";
+/// Cancelled, it cannot be undone.
+pub(crate) const HALF: &str = "019aa111-2222-7333-8444-aaaabbbbcccc";
+/// It cannot be cancelled.
+pub(crate) const FIRM: &str = "019aa111-2222-7333-8444-ddddeeeeffff";
 
 /// A folder with certificates of one CA.
 pub(crate) struct Pki {
@@ -118,6 +123,15 @@ pub(crate) fn on_a_terminal(command: &Command) -> Command {
     script
 }
 
+/// The same on a terminal on which a person types an answer.
+pub(crate) fn answering(command: &Command, answer: &str) -> Command {
+    let mut script = on_a_terminal(command);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, answer.as_bytes()).unwrap();
+    script.stdin(reader);
+    script
+}
+
 /// What a run printed, with its exit code.
 pub(crate) fn report(output: &Output) -> String {
     format!(
@@ -143,6 +157,10 @@ pub(crate) struct Asked {
     pub(crate) reasons: Vec<String>,
     pub(crate) watches: usize,
     pub(crate) pages: Vec<u32>,
+    /// Requests about pools and backups, as Debug prints them.
+    pub(crate) of_pools: Vec<String>,
+    /// Operations that were to stop, and why.
+    pub(crate) cancels: Vec<(String, String)>,
 }
 
 /// Plays a coordinator on a free port; its address.
@@ -337,126 +355,6 @@ impl OperationsService for Player {
         _: Request<operations::CreateBackupRequest>,
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
         Err(Status::unimplemented("not played"))
-    }
-}
-
-#[tonic::async_trait]
-impl FleetService for Player {
-    type WatchHypervisorsStream = Responses<fleet::WatchHypervisorsResponse>;
-    type WatchOperationStream = Responses<fleet::WatchOperationResponse>;
-
-    async fn get_hypervisor(
-        &self,
-        request: Request<fleet::GetHypervisorRequest>,
-    ) -> Result<Response<fleet::GetHypervisorResponse>, Status> {
-        Err(Status::not_found(format!(
-            "hypervisor {} is not enrolled",
-            request.into_inner().id
-        )))
-    }
-
-    async fn watch_hypervisors(
-        &self,
-        _: Request<fleet::WatchHypervisorsRequest>,
-    ) -> Result<Response<Self::WatchHypervisorsStream>, Status> {
-        let hypervisor = |id: &str, state: operations::HypervisorState| {
-            Event::Hypervisor(fleet::Hypervisor {
-                id: id.into(),
-                host: "node1".into(),
-                state: state.into(),
-                ..Default::default()
-            })
-        };
-        use operations::HypervisorState::{AvailableToCreate, AvailableToDestroy};
-        let events = [
-            hypervisor("hv2", AvailableToCreate),
-            hypervisor("hv1", AvailableToCreate),
-            Event::Synced(fleet::Synced {}),
-            hypervisor("hv2", AvailableToDestroy),
-            // A reader that was too slow gets everything again, without a mark.
-            hypervisor("hv1", AvailableToCreate),
-            hypervisor("hv2", AvailableToDestroy),
-            hypervisor("hv1", AvailableToDestroy),
-        ];
-        let events = events.map(|event| Ok(fleet::WatchHypervisorsResponse { event: Some(event) }));
-        Ok(Response::new(Box::pin(
-            tokio_stream::iter(events).chain(tokio_stream::pending()),
-        )))
-    }
-
-    async fn list_operations(
-        &self,
-        request: Request<fleet::ListOperationsRequest>,
-    ) -> Result<Response<fleet::ListOperationsResponse>, Status> {
-        let request = request.into_inner();
-        self.0.lock().unwrap().pages.push(request.page_size);
-        let (id, next_page_token) = if request.page_token.is_empty() {
-            (OTHER, "2")
-        } else {
-            (ID, "")
-        };
-        let operation = fleet::Operation {
-            id: id.into(),
-            resource: "hv1".into(),
-            kind: "CreateHypervisor".into(),
-            state: OperationState::Completed.into(),
-            ..Default::default()
-        };
-        let next_page_token = next_page_token.into();
-        Ok(Response::new(fleet::ListOperationsResponse {
-            operations: vec![operation],
-            next_page_token,
-        }))
-    }
-
-    async fn get_operation(
-        &self,
-        _: Request<fleet::GetOperationRequest>,
-    ) -> Result<Response<fleet::GetOperationResponse>, Status> {
-        Err(Status::not_found("no such operation is kept"))
-    }
-
-    async fn watch_operation(
-        &self,
-        request: Request<fleet::WatchOperationRequest>,
-    ) -> Result<Response<Self::WatchOperationStream>, Status> {
-        use OperationState::{Active, Completed, Scheduled};
-        let id = request.into_inner().id;
-        let watches = {
-            let mut asked = self.0.lock().unwrap();
-            asked.watches += 1;
-            asked.watches
-        };
-        // The coordinator is not back yet at the first attempt.
-        if watches == 1 {
-            return Err(Status::unavailable("starting"));
-        }
-        let lines = vec![
-            say(
-                Scheduled,
-                format!("operation {id}: create breaks on host node1: scheduled"),
-            ),
-            say(Active, "define domain"),
-            say(Active, "start domain"),
-            say(Completed, "in service"),
-        ];
-        Ok(Response::new(stream(lines, |state, msg| {
-            fleet::WatchOperationResponse {
-                state: state.into(),
-                msg,
-                ts: Some(prost_types::Timestamp {
-                    seconds: 1_795_300_000,
-                    nanos: 0,
-                }),
-            }
-        })))
-    }
-
-    async fn resolve_operation(
-        &self,
-        _: Request<fleet::ResolveOperationRequest>,
-    ) -> Result<Response<fleet::ResolveOperationResponse>, Status> {
-        Err(Status::permission_denied("the role admin is needed"))
     }
 }
 

@@ -2,21 +2,22 @@
 //! go on when the person leaves first. It never cancels: operations are the coordinator's.
 //!
 //! Once an operation's id is known, a broken stream is taken up by watching that id. Asking again would begin
-//! a second operation if the first one failed meanwhile.
+//! a second operation if the first one ended meanwhile: a pool would be expanded twice.
 
 mod story;
 mod updates;
+mod wish;
 
 use std::time::Duration;
 
 use hostler_common::id::OperationId;
 use hostler_common::retry::Waits;
-use hostler_common::units::UnixMillis;
 use tokio::time::Instant;
 
-use self::story::Story;
-pub(crate) use self::updates::Wish;
+use self::story::{Aim, Story};
 use self::updates::{Request, Update, Updates};
+use self::wish::Earnest;
+pub(crate) use self::wish::{Asked, Wish};
 use super::Context;
 use crate::connect::Coordinator;
 use crate::failure::{Failure, passes_by_itself, why_it_broke};
@@ -37,9 +38,14 @@ const ALL_ACCEPTED_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it fails, the coordinator cannot be reached, the time is over, or the person leaves.
 pub(crate) async fn change(context: &Context, wish: Wish, detach: Detach) -> Result<(), Failure> {
-    let mut story = Story::begin(context, wish.words(), wish.ids.clone());
+    wish.asked.check()?;
+    let mut story = Story::begin(context, &wish.asked);
     guarded(context, &mut story, async |follower, story| {
-        match follower.ask(wish, story, detach).await? {
+        let ended = match wish.asked.hypervisors() {
+            [] => follower.ask_of_pool(wish, story, detach).await?,
+            _ => follower.ask(wish, story, detach).await?,
+        };
+        match ended {
             Some(last) => story.end(last),
             None => story.detached(),
         }
@@ -52,7 +58,19 @@ pub(crate) async fn change(context: &Context, wish: Wish, detach: Detach) -> Res
 /// # Errors
 /// As [`change`].
 pub(crate) async fn watch(context: &Context, id: OperationId) -> Result<(), Failure> {
-    let mut story = Story::of_operation(context, id);
+    to_the_end(context, id, Aim::Done).await
+}
+
+/// Follows an operation that is to stop.
+///
+/// # Errors
+/// As [`change`], and when it completes all the same.
+pub(crate) async fn stop(context: &Context, id: OperationId) -> Result<(), Failure> {
+    to_the_end(context, id, Aim::Stopped).await
+}
+
+async fn to_the_end(context: &Context, id: OperationId, aim: Aim) -> Result<(), Failure> {
+    let mut story = Story::of_operation(context, id, aim);
     guarded(context, &mut story, async |follower, story| {
         let last = follower.to_its_end(id, "", story).await?;
         story.end(last)
@@ -136,14 +154,18 @@ impl Follower {
                 Read::Accepted => return Ok(None),
                 Read::Broke(why) => story.lost(&why),
             }
-            let (accepted, rest): (Vec<_>, Vec<_>) =
-                wish.ids.into_iter().partition(|id| story.accepted(id).is_some());
+            let (accepted, rest): (Vec<_>, Vec<_>) = wish
+                .asked
+                .hypervisors()
+                .iter()
+                .cloned()
+                .partition(|id| story.accepted(id).is_some());
             known.extend(accepted);
             if rest.is_empty() {
                 break;
             }
             // What the coordinator has named no operation for. If it took one, asking again attaches to it.
-            wish.ids = rest;
+            wish.asked = wish.asked.about(rest);
             request = Request::Change(wish.clone());
             updates = self.open_again(&request, story).await?;
         }
@@ -155,6 +177,30 @@ impl Follower {
             }
         }
         summed_up(outcomes, story).map(Some)
+    }
+
+    /// The same for a pool. It is never asked for twice.
+    async fn ask_of_pool(
+        &self,
+        wish: Wish,
+        story: &mut Story,
+        detach: Detach,
+    ) -> Result<Option<Update>, Failure> {
+        let earnest = wish.asked.earnest();
+        let request = Request::Change(wish);
+        let mut updates = self.open(&request).await?;
+        match self.read(&request, &mut updates, story, detach).await? {
+            Read::Ended(last) => Ok(Some(last)),
+            Read::Accepted => Ok(None),
+            Read::Broke(why) => match (story.operation(), earnest) {
+                (Some(id), _) => {
+                    story.lost(&why);
+                    self.to_its_end(id, "", story).await.map(Some)
+                }
+                (None, Earnest::Done) => Err(Failure::Unnamed { why }),
+                (None, Earnest::DryRun) => Err(Failure::Unsaid { why }),
+            },
+        }
     }
 
     /// Follows a known operation. `prefix` goes before each message.
@@ -259,16 +305,10 @@ fn summed_up(mut outcomes: Vec<Update>, story: &mut Story) -> Result<Update, Fai
                 format!("{}; and {} more", first.message, rest.len()),
             ),
         };
-        return Ok(Update {
-            state,
-            message,
-            time: UnixMillis::now().to_string(),
-        });
+        return Ok(Update::said(state, message));
     }
     // The loop above ends with an outcome or with operations to follow.
-    Ok(outcomes.pop().unwrap_or_else(|| Update {
-        state: OperationState::Failed,
-        message: "nothing was asked for".into(),
-        time: UnixMillis::now().to_string(),
-    }))
+    Ok(outcomes
+        .pop()
+        .unwrap_or_else(|| Update::said(OperationState::Failed, "nothing was asked for".into())))
 }

@@ -7,10 +7,11 @@ use hostler_common::id::{HypervisorId, OperationId};
 use serde::Serialize;
 
 use super::updates::Update;
+use super::wish::Asked;
 use crate::command::Context;
 use crate::failure::Failure;
 use crate::output::text::escape;
-use crate::output::view::OperationState;
+use crate::output::view::{Measure, OperationState};
 use crate::output::{self, Format, Progress};
 
 /// The story of one request.
@@ -19,16 +20,30 @@ pub(super) struct Story {
     progress: Progress,
     /// As `create of hv1`.
     what: String,
-    /// What was asked for. Empty when an operation is watched.
+    /// Where to look when there is no operation to show.
+    look: &'static str,
+    aim: Aim,
+    /// The hypervisors that were asked for. Empty when an operation is watched, and for pools.
     wanted: Vec<HypervisorId>,
-    /// The operation that is watched.
-    watched: Option<OperationId>,
-    /// The operations that the coordinator has named so far.
+    /// The operation that is watched, or the one on a pool once it is named.
+    operation: Option<OperationId>,
+    /// The operations on hypervisors that the coordinator has named so far.
     accepted: BTreeMap<HypervisorId, OperationId>,
     times: Times,
+    /// Whether the coordinator has said anything.
+    begun: bool,
     told: HashSet<String>,
     /// After a reconnect the coordinator tells from the beginning.
     connection: Connection,
+}
+
+/// Which end is a good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// That it completes.
+    Done,
+    /// That it does not.
+    Stopped,
 }
 
 /// Whether lines begin with their time: those of a change are happening now.
@@ -52,32 +67,30 @@ struct Line<'a> {
     state: OperationState,
     message: &'a str,
     operation_ids: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<Measure<'a>>,
 }
 
 impl Story {
-    /// Of a request for these.
-    pub(super) fn begin(context: &Context, what: String, wanted: Vec<HypervisorId>) -> Self {
-        Self::new(context, what, wanted, None, Times::Hidden)
+    /// Of a request.
+    pub(super) fn begin(context: &Context, asked: &Asked) -> Self {
+        Self {
+            look: asked.call().look(),
+            wanted: asked.hypervisors().to_vec(),
+            ..Self::new(context, asked.words(), Times::Hidden)
+        }
     }
 
     /// Of an operation that exists.
-    pub(super) fn of_operation(context: &Context, id: OperationId) -> Self {
-        Self::new(
-            context,
-            format!("operation {id}"),
-            Vec::new(),
-            Some(id),
-            Times::Shown,
-        )
+    pub(super) fn of_operation(context: &Context, id: OperationId, aim: Aim) -> Self {
+        Self {
+            aim,
+            operation: Some(id),
+            ..Self::new(context, format!("operation {id}"), Times::Shown)
+        }
     }
 
-    fn new(
-        context: &Context,
-        what: String,
-        wanted: Vec<HypervisorId>,
-        watched: Option<OperationId>,
-        times: Times,
-    ) -> Self {
+    fn new(context: &Context, what: String, times: Times) -> Self {
         let format = context.settings.output;
         // Programs that read JSON get no spinner beside it.
         let terminal = match format {
@@ -91,10 +104,13 @@ impl Story {
             format,
             progress: Progress::start(terminal),
             what,
-            wanted,
-            watched,
+            look: "hostler operations list",
+            aim: Aim::Done,
+            wanted: Vec::new(),
+            operation: None,
             accepted: BTreeMap::new(),
             times,
+            begun: false,
             told: HashSet::new(),
             connection: Connection::First,
         }
@@ -103,34 +119,50 @@ impl Story {
     /// Tells a piece of news, unless it was told before a reconnect.
     pub(super) fn tell(&mut self, update: &Update) -> Result<(), Failure> {
         self.learn(update);
-        let known = !self.told.insert(update.message.clone());
-        if known && self.connection == Connection::Again {
-            return Ok(());
+        // How far it is is never old.
+        if update.measure.is_none() {
+            let known = !self.told.insert(update.message.clone());
+            if known && self.connection == Connection::Again {
+                return Ok(());
+            }
         }
         self.print(update)
     }
 
     fn print(&mut self, update: &Update) -> Result<(), Failure> {
-        let Update { state, message, time } = update;
-        match self.format {
-            Format::Json => output::print_line(&Line {
+        let Update {
+            state,
+            message,
+            time,
+            measure,
+            ..
+        } = update;
+        if self.format == Format::Json {
+            return output::print_line(&Line {
                 time,
                 state: *state,
                 message,
-                operation_ids: &self.concerned(&update.message),
-            }),
-            Format::Table => {
-                let line = format!("{:<9}  {}", state.capitals(), escape(message));
-                self.progress.say(match self.times {
-                    Times::Shown => format!("{time}  {line}"),
-                    Times::Hidden => line,
-                })
-            }
+                operation_ids: &self.concerned(message),
+                measure: measure.as_ref().map(Measure::of),
+            });
+        }
+        let line = format!("{:<9}  {}", state.capitals(), escape(message));
+        let line = match self.times {
+            Times::Shown => format!("{time}  {line}"),
+            Times::Hidden => line,
+        };
+        match measure {
+            Some(measure) => self.progress.measure(measure, line),
+            None => self.progress.say(line),
         }
     }
 
     /// Remembers the id that the coordinator names when it accepts an operation.
     fn learn(&mut self, update: &Update) {
+        self.begun = true;
+        if self.wanted.is_empty() {
+            self.operation = self.operation.or(update.operation);
+        }
         if let Some((hypervisor, operation)) = acceptance(&self.wanted, &update.message) {
             self.accepted.entry(hypervisor.clone()).or_insert(operation);
         }
@@ -138,7 +170,15 @@ impl Story {
 
     /// Whether the operation of everything that was asked for is known.
     pub(super) fn all_accepted(&self) -> bool {
-        self.accepted.len() == self.wanted.len()
+        match self.wanted.len() {
+            0 => self.operation.is_some(),
+            wanted => self.accepted.len() == wanted,
+        }
+    }
+
+    /// The operation that is watched, or the one on a pool if the coordinator has named it.
+    pub(super) fn operation(&self) -> Option<OperationId> {
+        self.operation
     }
 
     /// The operation on `id`, if the coordinator has named it.
@@ -156,7 +196,7 @@ impl Story {
 
     /// The operations that are known.
     pub(super) fn ids(&self) -> Vec<String> {
-        self.watched
+        self.operation
             .iter()
             .chain(self.accepted.values())
             .map(ToString::to_string)
@@ -178,7 +218,7 @@ impl Story {
 
     /// Whether the coordinator has said anything.
     pub(super) fn has_begun(&self) -> bool {
-        !self.told.is_empty()
+        self.begun
     }
 
     /// Whether the stream broke and none has been opened since.
@@ -224,17 +264,20 @@ impl Story {
     pub(super) fn end(&mut self, last: Update) -> Result<(), Failure> {
         self.learn(&last);
         let failed = last.state == OperationState::Failed;
+        let is_good = failed == (self.aim == Aim::Stopped);
         // On a terminal the error says it, right below.
-        if !(failed && self.progress.is_spinning()) {
+        if is_good || !failed || !self.progress.is_spinning() {
             self.print(&last)?;
         }
         self.progress.end()?;
-        match failed {
-            false => Ok(()),
-            true => Err(Failure::Operation {
+        match (is_good, self.aim) {
+            (true, _) => Ok(()),
+            (false, Aim::Stopped) => Err(Failure::NotStopped { show: self.ids() }),
+            (false, Aim::Done) => Err(Failure::Operation {
                 what: self.what.clone(),
                 message: last.message,
                 show: self.ids(),
+                look: self.look,
             }),
         }
     }

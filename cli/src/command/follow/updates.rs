@@ -1,8 +1,9 @@
-//! One shape for the five streams that tell of operations. It opens and reads them, and decides nothing.
+//! One shape for all the streams that tell of operations. It opens and reads them, and decides nothing.
 
-use hostler_common::id::{HypervisorId, OperationId};
-use hostler_common::operation::OperationKind;
-use hostler_common::rpc::hostler::fleet::v1::{WatchOperationRequest, WatchOperationResponse};
+use hostler_common::id::OperationId;
+use hostler_common::measure;
+use hostler_common::rpc::hostler::agent::v1::Measure;
+use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::operations::v1::{
     CreateHypervisorRequest, CreateHypervisorResponse, CreateHypervisorsRequest, CreateHypervisorsResponse,
     DestroyHypervisorRequest, DestroyHypervisorResponse, DestroyHypervisorsRequest,
@@ -10,44 +11,11 @@ use hostler_common::rpc::operations::v1::{
 };
 use hostler_common::units::UnixMillis;
 use prost_types::Timestamp;
-use tonic::metadata::BinaryMetadataValue;
 use tonic::{Response, Status, Streaming};
 
+use super::wish::{Asked, Wish};
 use crate::connect::{Call, Coordinator};
 use crate::output::view::{OperationState, rfc3339};
-
-/// A change that a person asks for.
-#[derive(Debug, Clone)]
-pub(crate) struct Wish {
-    pub(crate) kind: OperationKind,
-    /// At least one.
-    pub(crate) ids: Vec<HypervisorId>,
-    pub(crate) reason: Option<String>,
-}
-
-impl Wish {
-    /// As `create of hv1, hv2`.
-    pub(super) fn words(&self) -> String {
-        let ids: Vec<_> = self.ids.iter().take(5).map(HypervisorId::as_str).collect();
-        let more = match self.ids.len().saturating_sub(5) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        format!("{} of {}{more}", self.kind.verb(), ids.join(", "))
-    }
-
-    /// The request with the reason beside it: binary metadata, since a reason may be in any language.
-    fn request<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        if let Some(reason) = self.reason.as_deref().filter(|reason| !reason.is_empty()) {
-            request.metadata_mut().insert_bin(
-                "hostler-reason-bin",
-                BinaryMetadataValue::from_bytes(reason.as_bytes()),
-            );
-        }
-        request
-    }
-}
 
 /// What to open a stream with.
 #[derive(Debug)]
@@ -65,50 +33,78 @@ impl Request {
     pub(super) fn call(&self) -> Call {
         match self {
             Self::Watch { .. } => Call::read("WatchOperation"),
-            Self::Change(wish) => Call::change(match (wish.kind, wish.ids.as_slice()) {
-                (OperationKind::CreateHypervisor, [_]) => "CreateHypervisor",
-                (OperationKind::CreateHypervisor, _) => "CreateHypervisors",
-                (OperationKind::DestroyHypervisor, [_]) => "DestroyHypervisor",
-                (OperationKind::DestroyHypervisor, _) => "DestroyHypervisors",
-            }),
+            Self::Change(wish) => wish.asked.call(),
         }
     }
 
-    /// Sends it. One id goes alone, several go in bulk.
+    /// Sends it. One hypervisor goes alone, several go in bulk.
     pub(super) async fn open(&self, coordinator: &Coordinator) -> Result<Response<Updates>, Status> {
-        let mut client = coordinator.operations();
-        Ok(match self {
+        let mut fleet = coordinator.fleet();
+        let wish = match self {
+            Self::Change(wish) => wish,
             Self::Watch { id, prefix } => {
-                let request = WatchOperationRequest { id: id.to_string() };
-                coordinator
-                    .fleet()
-                    .watch_operation(request)
-                    .await?
-                    .map(|stream| Updates::Watch(stream, prefix.clone()))
+                let request = fleet::WatchOperationRequest { id: id.to_string() };
+                let response = fleet.watch_operation(request).await?;
+                return Ok(response.map(|stream| Updates::Watch(stream, prefix.clone())));
             }
-            Self::Change(wish) => match (wish.kind, wish.ids.as_slice()) {
-                (OperationKind::CreateHypervisor, [id]) => {
+        };
+        let mut operations = coordinator.operations();
+        Ok(match &wish.asked {
+            Asked::CreateHypervisors(ids) => match ids.as_slice() {
+                [id] => {
                     let request = wish.request(CreateHypervisorRequest { id: id.to_string() });
-                    client.create_hypervisor(request).await?.map(Updates::Create)
+                    operations.create_hypervisor(request).await?.map(Updates::Create)
                 }
-                (OperationKind::DestroyHypervisor, [id]) => {
-                    let request = wish.request(DestroyHypervisorRequest { id: id.to_string() });
-                    client.destroy_hypervisor(request).await?.map(Updates::Destroy)
-                }
-                (OperationKind::CreateHypervisor, ids) => {
+                ids => {
                     let ids = ids.iter().map(ToString::to_string).collect();
                     let request = wish.request(CreateHypervisorsRequest { ids });
-                    client.create_hypervisors(request).await?.map(Updates::CreateBulk)
+                    operations
+                        .create_hypervisors(request)
+                        .await?
+                        .map(Updates::CreateBulk)
                 }
-                (OperationKind::DestroyHypervisor, ids) => {
+            },
+            Asked::DestroyHypervisors(ids) => match ids.as_slice() {
+                [id] => {
+                    let request = wish.request(DestroyHypervisorRequest { id: id.to_string() });
+                    operations
+                        .destroy_hypervisor(request)
+                        .await?
+                        .map(Updates::Destroy)
+                }
+                ids => {
                     let ids = ids.iter().map(ToString::to_string).collect();
                     let request = wish.request(DestroyHypervisorsRequest { ids });
-                    client
+                    operations
                         .destroy_hypervisors(request)
                         .await?
                         .map(Updates::DestroyBulk)
                 }
             },
+            Asked::ExpandStorage(request) => {
+                let request = wish.request(request.clone());
+                fleet.expand_storage(request).await?.map(Updates::Expand)
+            }
+            Asked::ShrinkStorage(request) => {
+                let request = wish.request(request.clone());
+                fleet.shrink_storage(request).await?.map(Updates::Shrink)
+            }
+            Asked::CreateBackup(request) => {
+                let request = wish.request(request.clone());
+                fleet.create_backup(request).await?.map(Updates::BackUp)
+            }
+            Asked::VerifyBackup(request) => {
+                let request = wish.request(request.clone());
+                fleet.verify_backup(request).await?.map(Updates::Verify)
+            }
+            Asked::RestoreBackup(request) => {
+                let request = wish.request(request.clone());
+                fleet.restore_backup(request).await?.map(Updates::Restore)
+            }
+            Asked::DeleteBackup(request) => {
+                let request = wish.request(request.clone());
+                fleet.delete_backup(request).await?.map(Updates::Delete)
+            }
         })
     }
 }
@@ -119,34 +115,63 @@ pub(super) enum Updates {
     CreateBulk(Streaming<CreateHypervisorsResponse>),
     Destroy(Streaming<DestroyHypervisorResponse>),
     DestroyBulk(Streaming<DestroyHypervisorsResponse>),
-    Watch(Streaming<WatchOperationResponse>, String),
+    Expand(Streaming<fleet::ExpandStorageResponse>),
+    Shrink(Streaming<fleet::ShrinkStorageResponse>),
+    BackUp(Streaming<fleet::CreateBackupResponse>),
+    Verify(Streaming<fleet::VerifyBackupResponse>),
+    Restore(Streaming<fleet::RestoreBackupResponse>),
+    Delete(Streaming<fleet::DeleteBackupResponse>),
+    Watch(Streaming<fleet::WatchOperationResponse>, String),
+}
+
+/// The messages of operations.v1 hold a state and words.
+macro_rules! plain {
+    ($stream:expr) => {
+        $stream.message().await?.map(|it| Update::new(it.state, it.msg))
+    };
+}
+
+/// Those about pools also say which operation it is, and how far.
+macro_rules! measured {
+    ($stream:expr) => {
+        $stream.message().await?.map(|it| Update {
+            operation: it.operation_id.parse().ok(),
+            ..Update::new(it.state, words("", it.msg, it.measure.as_ref())).measured(it.measure)
+        })
+    };
 }
 
 impl Updates {
     /// The next news. `None`: the stream ended.
     pub(super) async fn next(&mut self) -> Result<Option<Update>, Status> {
         Ok(match self {
-            Self::Create(stream) => stream
-                .message()
-                .await?
-                .map(|it| Update::new(it.state, it.msg, None)),
-            Self::CreateBulk(stream) => stream
-                .message()
-                .await?
-                .map(|it| Update::new(it.state, it.msg, None)),
-            Self::Destroy(stream) => stream
-                .message()
-                .await?
-                .map(|it| Update::new(it.state, it.msg, None)),
-            Self::DestroyBulk(stream) => stream
-                .message()
-                .await?
-                .map(|it| Update::new(it.state, it.msg, None)),
+            Self::Create(stream) => plain!(stream),
+            Self::CreateBulk(stream) => plain!(stream),
+            Self::Destroy(stream) => plain!(stream),
+            Self::DestroyBulk(stream) => plain!(stream),
+            Self::Expand(stream) => measured!(stream),
+            Self::Shrink(stream) => measured!(stream),
+            Self::BackUp(stream) => measured!(stream),
+            Self::Verify(stream) => measured!(stream),
+            Self::Restore(stream) => measured!(stream),
+            Self::Delete(stream) => measured!(stream),
             Self::Watch(stream, prefix) => {
                 let message = stream.message().await?;
-                message.map(|it| Update::new(it.state, format!("{prefix}{}", it.msg), it.ts))
+                message.map(|it| {
+                    Update::new(it.state, words(prefix, it.msg, it.measure.as_ref()))
+                        .measured(it.measure)
+                        .at(it.ts)
+                })
             }
         })
+    }
+}
+
+/// What a message says. One that only measures need not have words.
+fn words(prefix: &str, message: String, measure: Option<&Measure>) -> String {
+    match measure {
+        Some(measure) if message.is_empty() => format!("{prefix}{}", measure::text(measure)),
+        Some(_) | None => format!("{prefix}{message}"),
     }
 }
 
@@ -157,15 +182,39 @@ pub(super) struct Update {
     pub(super) message: String,
     /// RFC 3339: when it happened, or else when it arrived.
     pub(super) time: String,
+    /// Set when it only says how far it is.
+    pub(super) measure: Option<Measure>,
+    /// The operation, where the message says it in a field of its own.
+    pub(super) operation: Option<OperationId>,
 }
 
 impl Update {
-    pub(super) fn new(state: i32, message: String, at: Option<Timestamp>) -> Self {
-        let time = at.map_or_else(|| UnixMillis::now().to_string(), rfc3339);
+    /// What arrived now.
+    pub(super) fn new(state: i32, message: String) -> Self {
+        Self::said(OperationState::of_wire(state), message)
+    }
+
+    /// What is said here and now.
+    pub(super) fn said(state: OperationState, message: String) -> Self {
         Self {
-            state: OperationState::of_wire(state),
+            state,
             message,
-            time,
+            time: UnixMillis::now().to_string(),
+            measure: None,
+            operation: None,
+        }
+    }
+
+    /// It says how far it is.
+    fn measured(self, measure: Option<Measure>) -> Self {
+        Self { measure, ..self }
+    }
+
+    /// It happened then, if it is known when.
+    fn at(self, time: Option<Timestamp>) -> Self {
+        Self {
+            time: time.map_or(self.time, rfc3339),
+            ..self
         }
     }
 
@@ -175,39 +224,5 @@ impl Update {
             OperationState::Completed | OperationState::Failed => true,
             OperationState::Scheduled | OperationState::Active | OperationState::Unknown => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wish(reason: &str) -> Wish {
-        let ids = (1..=7).map(|n| format!("hv{n}").parse().unwrap()).collect();
-        Wish {
-            kind: OperationKind::CreateHypervisor,
-            ids,
-            reason: Some(reason.into()),
-        }
-    }
-
-    #[test]
-    fn a_reason_in_any_language_arrives_unchanged() {
-        for reason in ["disk swap", "Plattentausch für später", "two\nlines"] {
-            let request = wish(reason).request(());
-            let bytes = request
-                .metadata()
-                .get_bin("hostler-reason-bin")
-                .unwrap()
-                .to_bytes()
-                .unwrap();
-            assert_eq!(bytes, reason.as_bytes());
-        }
-        assert!(wish("").request(()).metadata().is_empty());
-    }
-
-    #[test]
-    fn a_long_bulk_is_named_briefly() {
-        assert_eq!(wish("").words(), "create of hv1, hv2, hv3, hv4, hv5 and 2 more");
     }
 }

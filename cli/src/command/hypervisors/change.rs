@@ -1,13 +1,13 @@
-//! `hostler hypervisors create` and `destroy`: the arguments. What follows is `follow`'s.
+//! `hostler hypervisors create` and `destroy`.
 
 use std::collections::BTreeSet;
 
 use clap::Args;
 use hostler_common::id::HypervisorId;
-use hostler_common::operation::OperationKind;
 
 use crate::command::Context;
-use crate::command::follow::{self, Detach, Wish};
+use crate::command::asking::Asking;
+use crate::command::follow::Asked;
 use crate::failure::Failure;
 
 /// Puts hypervisors in service
@@ -50,62 +50,44 @@ pub(crate) struct Destroy {
     change: Change,
 }
 
-/// The coordinator keeps so many characters, and HTTP/2 would not carry a novel.
-const REASON_AT_MOST: usize = 500;
-
-fn reason(text: &str) -> Result<String, String> {
-    match text.chars().count() {
-        0..=REASON_AT_MOST => Ok(text.to_owned()),
-        count => Err(format!(
-            "it has {count} characters; at most {REASON_AT_MOST} are kept"
-        )),
-    }
-}
-
 #[derive(Debug, Args)]
 struct Change {
     /// Their ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<HypervisorId>,
-    /// Why, for the record; at most 500 characters
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    reason: Option<String>,
-    /// Return once the coordinator has accepted it
-    #[arg(long)]
-    detach: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 impl Create {
     /// Runs it.
     pub(crate) async fn run(&self, context: &Context) -> Result<(), Failure> {
-        self.change.run(OperationKind::CreateHypervisor, context).await
+        let ids = self.change.ids()?;
+        self.change
+            .asking
+            .run(Asked::CreateHypervisors(ids), context)
+            .await
     }
 }
 
 impl Destroy {
     /// Runs it.
     pub(crate) async fn run(&self, context: &Context) -> Result<(), Failure> {
-        self.change.run(OperationKind::DestroyHypervisor, context).await
+        let ids = self.change.ids()?;
+        self.change
+            .asking
+            .run(Asked::DestroyHypervisors(ids), context)
+            .await
     }
 }
 
 impl Change {
-    async fn run(&self, kind: OperationKind, context: &Context) -> Result<(), Failure> {
+    fn ids(&self) -> Result<Vec<HypervisorId>, Failure> {
         // A mistake of typing, most likely: another id was meant.
         let mut named = BTreeSet::new();
-        if let Some(id) = self.ids.iter().find(|id| !named.insert(*id)) {
-            return Err(Failure::Twice { id: id.clone() });
+        match self.ids.iter().find(|id| !named.insert(*id)) {
+            Some(id) => Err(Failure::Twice { id: id.clone() }),
+            None => Ok(self.ids.clone()),
         }
-        let wish = Wish {
-            kind,
-            ids: self.ids.clone(),
-            reason: self.reason.clone(),
-        };
-        let detach = if self.detach {
-            Detach::OnceAccepted
-        } else {
-            Detach::Never
-        };
-        follow::change(context, wish, detach).await
     }
 }

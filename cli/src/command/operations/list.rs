@@ -17,7 +17,10 @@ const LARGEST_PAGE: u32 = 1000;
 #[derive(Debug, Args)]
 #[command(
     long_about = "\
-Lists operations, newest first: who asked for what, where it stands, and the last word on it.
+Lists operations, newest first: who asked for what, where it stands, and the last word on it. RESOURCE is a \
+hypervisor or a storage pool.
+
+On a narrow terminal the columns that matter least are left out; --json and a pipe have them all.
 
 Needs the role viewer.",
     after_long_help = "\
@@ -31,8 +34,8 @@ pub(crate) struct List {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Only those on this hypervisor
-    #[arg(long, value_name = "ID")]
+    /// Only those on this hypervisor or pool
+    #[arg(long, value_name = "NAME")]
     resource: Option<ResourceName>,
     /// Only those that have not ended
     #[arg(long)]

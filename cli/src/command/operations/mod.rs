@@ -1,5 +1,6 @@
 //! `hostler operations`.
 
+mod cancel;
 mod list;
 mod resolve;
 mod show;
@@ -16,6 +17,7 @@ pub(crate) enum Command {
     List(list::List),
     Show(show::Show),
     Watch(watch::Watch),
+    Cancel(cancel::Cancel),
     Resolve(resolve::Resolve),
 }
 
@@ -26,6 +28,7 @@ impl Command {
             Self::List(command) => command.run(context).await,
             Self::Show(command) => command.run(context).await,
             Self::Watch(command) => command.run(context).await,
+            Self::Cancel(command) => command.run(context).await,
             Self::Resolve(command) => command.run(context).await,
         }
     }

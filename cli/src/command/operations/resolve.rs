@@ -3,7 +3,6 @@
 use clap::Args;
 use hostler_common::id::OperationId;
 use hostler_common::rpc::hostler::fleet::v1::ResolveOperationRequest;
-use hostler_pki::Role;
 
 use crate::command::Context;
 use crate::connect::{Call, Coordinator};
@@ -12,11 +11,11 @@ use crate::output::text::escape;
 use crate::output::view::Operation;
 use crate::output::{self, Format};
 
-/// Frees a hypervisor whose operation needs attention
+/// Frees a resource whose operation needs attention
 #[derive(Debug, Args)]
 #[command(
     long_about = "\
-Declares that a person has looked at a hypervisor whose operation ended with nobody knowing what is true of it, and \
+Declares that a person has looked at a hypervisor or pool whose operation ended with nobody knowing what is true of it, and \
 frees it for new operations. Look at the host first; the note is kept with the operation.
 
 Needs the role admin.",
@@ -33,10 +32,7 @@ pub(crate) struct Resolve {
     note: String,
 }
 
-const RESOLVE: Call = Call {
-    name: "ResolveOperation",
-    needs: Role::Admin,
-};
+const RESOLVE: Call = Call::administer("ResolveOperation");
 
 impl Resolve {
     /// Runs it.

@@ -14,7 +14,8 @@ use crate::output::{self, Format, sections};
 #[derive(Debug, Args)]
 #[command(
     long_about = "\
-Shows one operation, whole: who asked for it and why, how often it was tried, and its log with times.
+Shows one operation, whole: what it asks for, amounts too, who asked and why, how often it was tried, and its log \
+with times.
 
 Needs the role viewer.",
     after_long_help = "\

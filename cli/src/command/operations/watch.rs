@@ -10,7 +10,8 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 #[command(
     long_about = "\
-Prints an operation's log so far, then each change, until it has ended. A lost connection is made again by itself. \
+Prints an operation's log so far, then each change, until it has ended. On a terminal long work has a bar with its \
+rate and the time left; elsewhere a line every 10 seconds or 10 percent. A lost connection is made again by itself. \
 The exit code is that of the operation: 0 when it completed, 1 when it failed.
 
 Needs the role viewer.",
