@@ -1,0 +1,184 @@
+//! What must be left of a pool: the fewest devices, the reserve, and room for what is on it while it moves.
+//!
+//! It judges layouts, as lists of shares, and changes nothing. The invariant: a layout that holds still holds when a
+//! share in it grows, so the planner may search by halves.
+
+use hostler_common::bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::profile::usable;
+use crate::storage::pool::PoolState;
+
+/// The kernel gives a device's first MiB to boot loaders.
+const UNUSED_AT_START: u128 = 1 << 20;
+/// Block groups are allocated in pieces of at most this, on each device.
+const DATA_CHUNK: u128 = 1 << 30;
+/// The same for metadata, on pools up to [`LARGE_POOL`]; beyond it they are as large as for data.
+const METADATA_CHUNK: u128 = 256 << 20;
+/// From here on metadata comes in pieces of 1 GiB.
+const LARGE_POOL: u128 = 50 << 30;
+/// Superblocks, the chunk tree and what a transaction needs beside the metadata that is counted.
+const METADATA_MARGIN: u128 = 16 << 20;
+/// Metadata is laid out in so many pieces at most: enough to tell whether it fits, and quick on huge pools.
+const PIECES_AT_MOST: u128 = 64;
+
+/// The share of a pool's size that a shrink leaves free, 0 to 90 percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Reserve(u32);
+
+/// More than 90 % would leave a pool for nothing but its reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a reserve of {percent} % leaves no pool; give 0 % to 90 %")]
+pub struct InvalidReserve {
+    /// What was given.
+    pub percent: u32,
+}
+
+impl Reserve {
+    /// In percent.
+    pub fn percent(self) -> u32 {
+        self.0
+    }
+
+    /// The smallest size of which this share is free beside `used`.
+    pub fn smallest_size(self, used: Bytes) -> Bytes {
+        let size = (u128::from(used.0) * 100).div_ceil(u128::from(100 - self.0));
+        Bytes(u64::try_from(size).unwrap_or(u64::MAX))
+    }
+
+    fn is_kept(self, size: u128, used: u128) -> bool {
+        used <= size && (size - used) * 100 >= size * u128::from(self.0)
+    }
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self(10)
+    }
+}
+
+impl TryFrom<u32> for Reserve {
+    type Error = InvalidReserve;
+
+    fn try_from(percent: u32) -> Result<Self, InvalidReserve> {
+        match percent {
+            0..=90 => Ok(Self(percent)),
+            _ => Err(InvalidReserve { percent }),
+        }
+    }
+}
+
+impl From<Reserve> for u32 {
+    fn from(reserve: Reserve) -> Self {
+        reserve.0
+    }
+}
+
+/// What would be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// Devices: the profiles need more.
+    Devices,
+    /// Free room: the reserve would be broken.
+    Reserve,
+    /// Room to lay out what is on the pool, and to move it.
+    Room,
+}
+
+/// What must be left of one pool.
+pub(super) struct Floor<'a> {
+    pub(super) state: &'a PoolState,
+    pub(super) reserve: Reserve,
+}
+
+pub(super) fn sum(shares: &[Bytes]) -> u128 {
+    shares.iter().map(|share| u128::from(share.0)).sum()
+}
+
+impl Floor<'_> {
+    /// How much the kernel's figure of the size falls when the shares go from `before` to `after`.
+    pub(super) fn size_lost(&self, before: &[Bytes], after: &[Bytes]) -> Bytes {
+        let raw = sum(before).saturating_sub(sum(after));
+        let lost = raw.div_ceil(u128::from(self.state.data.copies()));
+        Bytes(u64::try_from(lost).unwrap_or(u64::MAX))
+    }
+
+    /// Whether the pool may have the shares `after` in place of `before`, which it has now.
+    pub(super) fn holds(&self, before: &[Bytes], after: &[Bytes]) -> Result<(), Lack> {
+        let state = self.state;
+        let needed = state.data.min_devices().max(state.metadata.min_devices());
+        if after.len() < needed {
+            return Err(Lack::Devices);
+        }
+        let size = state.size.minus(self.size_lost(before, after));
+        if !self.reserve.is_kept(size.0.into(), state.used.0.into()) {
+            return Err(Lack::Reserve);
+        }
+        // The kernel's size counts room that a mirror on uneven devices never fills.
+        let metadata = u128::from(state.metadata_used.0) * u128::from(state.metadata.copies());
+        let used = u128::from(state.data_used.0) + metadata / u128::from(state.data.copies());
+        if !self.reserve.is_kept(usable(state.data, after).0.into(), used) {
+            return Err(Lack::Reserve);
+        }
+        match self.has_room(sum(before), after) {
+            true => Ok(()),
+            false => Err(Lack::Room),
+        }
+    }
+
+    /// Metadata first, on the devices with the most room, as the kernel does; then the data, with room for one more
+    /// piece of it, the one that is on its way. Pieces are as large as the pool was when they were made: `total`.
+    fn has_room(&self, total: u128, shares: &[Bytes]) -> bool {
+        let state = self.state;
+        let mut free: Vec<u128> = shares
+            .iter()
+            .map(|share| u128::from(share.0).saturating_sub(UNUSED_AT_START))
+            .collect();
+        let chunk = |largest: u128| largest.min(total / 10).max(1);
+        let metadata_chunk = chunk(match total > LARGE_POOL {
+            true => DATA_CHUNK,
+            false => METADATA_CHUNK,
+        });
+        let metadata = (u128::from(state.metadata_used.0) + METADATA_MARGIN).next_multiple_of(metadata_chunk);
+        let pieces = (metadata / metadata_chunk).min(PIECES_AT_MOST);
+        let (devices, times) = state.metadata.spread();
+        let piece = metadata.div_ceil(pieces) * times;
+        for _ in 0..pieces {
+            free.sort_unstable_by(|a, b| b.cmp(a));
+            for room in free.iter_mut().take(devices) {
+                match room.checked_sub(piece) {
+                    Some(left) => *room = left,
+                    None => return false,
+                }
+            }
+        }
+        let left: Vec<_> = free
+            .into_iter()
+            .map(|room| Bytes(u64::try_from(room).unwrap_or(u64::MAX)))
+            .collect();
+        u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + chunk(DATA_CHUNK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_a_share_of_the_size_that_is_left() {
+        let reserve = |percent: u32| Reserve::try_from(percent).unwrap();
+        assert_eq!(reserve(10).smallest_size(Bytes(90)), Bytes(100));
+        assert_eq!(reserve(10).smallest_size(Bytes(91)), Bytes(102));
+        assert_eq!(reserve(0).smallest_size(Bytes(91)), Bytes(91));
+        assert_eq!(reserve(90).smallest_size(Bytes(u64::MAX)), Bytes(u64::MAX));
+        assert!(reserve(10).is_kept(100, 90));
+        assert!(!reserve(10).is_kept(100, 91));
+        assert!(!reserve(0).is_kept(90, 91));
+        assert_eq!(
+            Reserve::try_from(91).unwrap_err().to_string(),
+            "a reserve of 91 % leaves no pool; give 0 % to 90 %"
+        );
+    }
+}
