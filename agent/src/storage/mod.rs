@@ -3,7 +3,12 @@
 //! `plan` decides on plain values what to change; `change` carries it out as steps; a [`Backend`] knows one kind of
 //! storage. Nothing here remembers a pool: it is read anew each time.
 
+mod block;
+pub mod btrfs;
+mod mount_table;
+pub mod plan;
 pub mod pool;
+pub mod spare;
 
 use hostler_common::error::Retry;
 use thiserror::Error;

@@ -1,0 +1,144 @@
+//! Block devices as the kernel knows them: numbers, sizes, and who is on top of them, from sysfs.
+//!
+//! It never opens a device. The invariant: a device is known by its number, since it may have many paths.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use hostler_common::bytes::Bytes;
+use nix::sys::stat::{major, minor};
+
+/// sysfs counts in these, whatever the device's own sectors are (sysfs-block of the kernel's ABI pages).
+const SECTOR: u64 = 512;
+
+/// A block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Block {
+    number: u64,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Node {
+    /// A block device.
+    Block(Block),
+    /// Something else.
+    Other,
+}
+
+impl Block {
+    /// What is at `path`, through all links.
+    pub(super) fn at(path: &Path) -> io::Result<Node> {
+        let found = std::fs::metadata(path)?;
+        Ok(match found.file_type().is_block_device() {
+            true => Node::Block(Self { number: found.rdev() }),
+            false => Node::Other,
+        })
+    }
+
+    /// Whether `path` leads to this device.
+    pub(super) fn is_at(self, path: &Path) -> bool {
+        matches!(Self::at(path), Ok(Node::Block(block)) if block == self)
+    }
+
+    /// Its number, as in `st_rdev`.
+    pub(super) fn number(self) -> u64 {
+        self.number
+    }
+
+    fn folder(self) -> PathBuf {
+        PathBuf::from(format!(
+            "/sys/dev/block/{}:{}",
+            major(self.number),
+            minor(self.number)
+        ))
+    }
+
+    /// The kernel's name for it, as `sdb`.
+    pub(super) fn name(self) -> io::Result<String> {
+        let folder = std::fs::canonicalize(self.folder())?;
+        let name = folder.file_name().unwrap_or_default();
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    /// How large it is.
+    pub(super) fn size(self) -> io::Result<Bytes> {
+        let sectors: u64 = number_in(&self.folder().join("size"))?;
+        Ok(Bytes(sectors.saturating_mul(SECTOR)))
+    }
+
+    /// Whether the kernel refuses to write to it.
+    pub(super) fn is_read_only(self) -> io::Result<bool> {
+        Ok(number_in(&self.folder().join("ro"))? != 0)
+    }
+
+    /// Kernel devices that are built on it, as `dm-0`.
+    pub(super) fn holders(self) -> io::Result<Vec<String>> {
+        let mut holders = names_in(&self.folder().join("holders"))?;
+        // A loop device on a block device does not hold it in the kernel's books.
+        for device in names_in(Path::new("/sys/block"))? {
+            let backing = Path::new("/sys/block").join(&device).join("loop/backing_file");
+            if let Ok(backing) = std::fs::read_to_string(backing)
+                && self.is_at(Path::new(backing.trim_end_matches('\n')))
+            {
+                holders.push(device);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// The partitions on it that the kernel knows.
+    pub(super) fn partitions(self) -> io::Result<Vec<String>> {
+        let folder = self.folder();
+        let mut names = names_in(&folder)?;
+        names.retain(|name| folder.join(name).join("partition").exists());
+        Ok(names)
+    }
+}
+
+/// A number in a file of sysfs.
+pub(super) fn number_in(path: &Path) -> io::Result<u64> {
+    let text = std::fs::read_to_string(path)?;
+    text.trim().parse().map_err(|_| {
+        let what = format!("{} holds {:?} and no number", path.display(), text.trim());
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
+}
+
+/// What a folder of sysfs holds, in order.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_block_device_is_one() {
+        assert_eq!(Block::at(Path::new("/dev/null")).unwrap(), Node::Other);
+        assert_eq!(Block::at(Path::new("/")).unwrap(), Node::Other);
+        assert!(Block::at(Path::new("/dev/no-such-device")).is_err());
+    }
+
+    #[test]
+    fn what_sysfs_says_of_a_device_is_read() {
+        // Any machine that runs these tests has one; a container may hide its node.
+        for name in names_in(Path::new("/sys/block")).unwrap_or_default() {
+            let Ok(Node::Block(block)) = Block::at(&Path::new("/dev").join(&name)) else {
+                continue;
+            };
+            assert_eq!(block.name().unwrap(), name);
+            block.size().unwrap();
+            block.is_read_only().unwrap();
+            block.partitions().unwrap();
+            assert!(block.is_at(&Path::new("/dev").join(&name)));
+        }
+    }
+}
