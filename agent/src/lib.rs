@@ -1,5 +1,6 @@
 //! The agent: reports what a host has, and does libvirt and storage work on it.
 
+pub mod backup;
 pub mod blocking;
 pub mod check;
 pub mod command;
