@@ -4,7 +4,7 @@
 //! can fail after it, so a backup is never taken back after others were removed in its favour. And the counts that
 //! the backup is held against are made before restic runs, from the snapshot, and travel as tags.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use hostler_common::id::OperationId;
 use serde_json::Value;
 
 use super::count::{self, Count};
+use super::marks::Mark;
 use super::pace::Pace;
 use super::restic::fault::ResticFault;
 use super::restic::locks;
 use super::restic::messages::{BackupLine, Snapshot};
-use super::restic::repository::{Call, DAYS, Ear, Prune};
+use super::restic::repository::{Call, DAYS, Ear};
 use super::{Inner, OWN_FOLDER, verify};
 use crate::executor::plan::Planned;
 use crate::executor::step::{Before, Progress, Step, StepError};
@@ -122,7 +123,10 @@ impl Step for CreateStep {
         match self.kind {
             Kind::Prepare | Kind::Check | Kind::RemoveSnapshot | Kind::Keep => Ok(()),
             Kind::Snapshot => Ok(self.inner.backend.remove_snapshot()?),
-            Kind::BackUp => self.forget(progress),
+            Kind::BackUp => {
+                self.forget(progress);
+                Ok(())
+            }
         }
     }
 }
@@ -151,6 +155,37 @@ impl CreateStep {
             ));
         }
         verify::remove_stray_caches(&self.inner.settings.cache_dir);
+        self.remove_doubtful(progress, &ear)
+    }
+
+    /// Backups that an operation made and could neither check nor take back.
+    fn remove_doubtful(&self, progress: &Progress, ear: &Ear<'_>) -> Result<(), StepError> {
+        let (settings, own) = (&self.inner.settings, self.operation.to_string());
+        let doubtful = Mark::Unchecked.all(settings);
+        let others: Vec<_> = doubtful.iter().filter(|operation| **operation != own).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let backups = self.inner.repository.backups(ear)?;
+        for operation in others {
+            let made = |backup: &&Snapshot| backup.tag("operation:") == Some(operation.as_str());
+            if let Some(backup) = backups.iter().find(made) {
+                if let Err(fault) = self.inner.repository.forget_now(&backup.id, ear) {
+                    // It is passed over by all, and the next one tries again.
+                    progress.say(format!(
+                        "backup {}, which was never checked, stays: {}",
+                        backup.short(),
+                        Chain(&fault)
+                    ));
+                    continue;
+                }
+                progress.say(format!(
+                    "removed backup {}, which was never checked",
+                    backup.short()
+                ));
+            }
+            Mark::Unchecked.clear(settings, operation);
+        }
         Ok(())
     }
 
@@ -172,6 +207,7 @@ impl CreateStep {
         }
         progress.say(format!("backing up {count}"));
 
+        Mark::Unchecked.set(&self.inner.settings, &self.operation.to_string())?;
         let mut arguments: Vec<String> = ["backup", ".", "--json", "--tag", "hostler"]
             .map(str::to_owned)
             .into();
@@ -218,6 +254,7 @@ impl CreateStep {
             .ok_or_else(|| StepError::message("the backup is not in the repository", Retry::Never))?;
         verify::is_whole(&self.inner, &backup, &ear)?;
         verify::check(&self.inner, self.inner.settings.read_back, &ear)?;
+        Mark::Unchecked.clear(&self.inner.settings, &self.operation.to_string());
         Ok(())
     }
 
@@ -235,7 +272,10 @@ impl CreateStep {
     /// and a cancel may follow.
     fn keep(&self, progress: &Progress) {
         let (inner, ear) = (&self.inner, Ear::deaf(progress));
-        let marked = std::fs::write(self.mark(), "").map_err(|error| error.to_string());
+        let own = self.operation.to_string();
+        let marked = Mark::Keeping
+            .set(&inner.settings, &own)
+            .map_err(|error| error.to_string());
         let kept = marked.and_then(|()| {
             let rules = inner.settings.keep.rules();
             let kept = inner.repository.forget_by_rules(&rules, &self.tag(), &ear);
@@ -253,8 +293,7 @@ impl CreateStep {
             }
         };
         progress.conclude(self.conclusion(&kept, &ear));
-        // It means nothing to anybody else.
-        let _ = std::fs::remove_file(self.mark());
+        Mark::Keeping.clear(&inner.settings, &own);
     }
 
     fn conclusion(&self, kept: &str, ear: &Ear<'_>) -> String {
@@ -296,26 +335,34 @@ impl CreateStep {
         warnings.push(warning);
     }
 
-    fn mark(&self) -> PathBuf {
-        let folder = &self.inner.settings.cache_dir;
-        folder.join(format!("keeping-{}", self.operation))
-    }
-
-    /// The undo of the backup. Its data stays until the next prune: the next backup finds most of it there.
-    fn forget(&self, progress: &Progress) -> Result<(), StepError> {
-        let ear = Ear::deaf(progress);
-        if let Some(backup) = self.made(&ear)? {
-            if self.mark().exists() {
-                progress.say(format!(
-                    "backup {} stays: it is good, and older ones may have been removed already",
-                    backup.short()
-                ));
-                let _ = std::fs::remove_file(self.mark());
-                return Ok(());
-            }
-            self.inner.repository.forget(&backup.id, Prune::No, &ear)?;
+    /// The undo of the backup. Its data stays until the next prune: the next backup finds most of it there. A
+    /// repository that is gone or busy does not hold the pool up: nobody takes an unchecked backup for a good one.
+    fn forget(&self, progress: &Progress) {
+        let (settings, own) = (&self.inner.settings, self.operation.to_string());
+        if Mark::Keeping.is_set(settings, &own) {
+            progress.say("the new backup stays: it is good, and older ones may have been removed already");
+            Mark::Keeping.clear(settings, &own);
+            return;
         }
-        Ok(())
+        let ear = Ear::deaf(progress);
+        let forgotten = self.made(&ear).and_then(|made| match made {
+            Some(backup) => self.inner.repository.forget_now(&backup.id, &ear),
+            None => Ok(()),
+        });
+        match forgotten {
+            Ok(()) => Mark::Unchecked.clear(settings, &own),
+            // Set again: it was checked when a later step failed.
+            Err(fault) => match Mark::Unchecked.set(settings, &own) {
+                Ok(()) => progress.say(format!(
+                    "the new backup cannot be removed now and does not count; the next one removes it: {}",
+                    Chain(&fault)
+                )),
+                Err(error) => progress.say(format!(
+                    "warning: the new backup stays: {}: {error}",
+                    Chain(&fault)
+                )),
+            },
+        }
     }
 }
 

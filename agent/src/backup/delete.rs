@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::count::Count;
 use super::restic::locks;
 use super::restic::messages::Snapshot;
-use super::restic::repository::{DAYS, Ear, Prune};
+use super::restic::repository::{DAYS, Ear};
 use super::{Inner, named};
 use crate::executor::plan::Planned;
 use crate::executor::step::{Before, Progress, Step, StepError};
@@ -86,7 +86,7 @@ fn last_one(id: &str, inner: &Inner) -> String {
 
 /// The backup that is meant, and those that stay. Err is one line.
 fn choose(inner: &Inner, id: &BackupId) -> Result<(Snapshot, Vec<Snapshot>), String> {
-    let all = inner.repository.backups(&Ear::none());
+    let all = inner.backups(&Ear::none());
     let all = all.map_err(|fault| Chain(&fault).to_string())?;
     let backup = named::find(&all, id, &inner.settings.pool).map_err(|fault| fault.to_string())?;
     let backup = backup.clone();
@@ -124,7 +124,7 @@ impl Step for DeleteStep {
         let ear = Ear::deaf(progress);
         let repository = &self.inner.repository;
         locks::remove_stale(repository, &ear)?;
-        let all = repository.backups(&ear)?;
+        let all = self.inner.backups(&ear)?;
         if !all.iter().any(|backup| backup.id == self.id) {
             progress.say(format!("backup {} is gone already", short(&self.id)));
             return Ok(());
@@ -132,7 +132,7 @@ impl Step for DeleteStep {
         if all.len() == 1 {
             return Err(StepError::message(last_one(&self.id, &self.inner), Retry::Never));
         }
-        let Err(fault) = repository.forget(&self.id, Prune::Yes, &ear) else {
+        let Err(fault) = repository.forget(&self.id, &ear) else {
             return Ok(());
         };
         // The backup is forgotten before its room is freed, and forgotten is deleted.

@@ -10,7 +10,6 @@ use super::restic::repository::Ear;
 
 pub(super) fn list(inner: &Inner) -> Result<Vec<Backup>, String> {
     let backups = inner
-        .repository
         .backups(&Ear::none())
         .map_err(|fault| Chain(&fault).to_string())?;
     Ok(backups.into_iter().map(listed).collect())

@@ -16,6 +16,7 @@ mod count;
 mod create;
 mod delete;
 mod list;
+mod marks;
 mod named;
 mod pace;
 mod restic;
@@ -35,9 +36,12 @@ use hostler_common::rpc::hostler::agent::v1::{Backup, DryRunAnswer};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::marks::Mark;
 pub use self::restic::fault::BackupsFault;
+use self::restic::fault::ResticFault;
+use self::restic::messages::Snapshot;
 use self::restic::program::Restic;
-use self::restic::repository::Repository;
+use self::restic::repository::{Ear, Repository};
 use crate::executor::plan::{Job, Planned};
 use crate::storage::Backend;
 
@@ -137,6 +141,19 @@ struct Inner {
     settings: Settings,
     backend: Arc<dyn Backend>,
     repository: Repository,
+}
+
+impl Inner {
+    /// The pool's backups, oldest first, without those that were never found to be good.
+    fn backups(&self, ear: &Ear<'_>) -> Result<Vec<Snapshot>, ResticFault> {
+        let doubtful = Mark::Unchecked.all(&self.settings);
+        let mut backups = self.repository.backups(ear)?;
+        backups.retain(|backup| {
+            let operation = backup.tag("operation:").unwrap_or_default();
+            !doubtful.iter().any(|doubtful| doubtful == operation)
+        });
+        Ok(backups)
+    }
 }
 
 impl Backups {

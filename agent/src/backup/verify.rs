@@ -61,7 +61,7 @@ impl Step for VerifyStep {
         let ear = Ear::of(progress);
         let (repository, pool) = (&self.inner.repository, &self.inner.settings.pool);
         locks::remove_stale(repository, &ear)?;
-        let backups = repository.backups(&ear)?;
+        let backups = self.inner.backups(&ear)?;
         let id = self.id.clone().unwrap_or(BackupId::Latest);
         let backup =
             named::find(&backups, &id, pool).map_err(|fault| StepError::new(&fault, Retry::Never))?;

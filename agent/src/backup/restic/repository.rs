@@ -231,13 +231,25 @@ impl Repository {
         Ok(backups)
     }
 
-    /// Forgets one backup; what only it held stays in the repository until it is pruned.
-    pub(in super::super) fn forget(&self, id: &str, prune: Prune, ear: &Ear<'_>) -> Result<(), ResticFault> {
-        let mut arguments = vec!["forget", id];
-        if prune == Prune::Yes {
-            arguments.push("--prune");
+    /// Forgets one backup and frees the room of what only it held.
+    pub(in super::super) fn forget(&self, id: &str, ear: &Ear<'_>) -> Result<(), ResticFault> {
+        self.run(Call::of("forget", &["forget", id, "--prune"]), ear)
+            .map(|_| ())
+    }
+
+    /// Forgets one backup now or not at all: nobody who lives is waited for. Its room is freed later.
+    pub(in super::super) fn forget_now(&self, id: &str, ear: &Ear<'_>) -> Result<(), ResticFault> {
+        let forget = || {
+            self.run_once(Call::of("forget", &["forget", id]), ear)
+                .map(|_| ())
+        };
+        match forget() {
+            Err(ResticFault::Locked { .. }) => {
+                self.run_once(Call::of("unlock", &["unlock"]), ear)?;
+                forget()
+            }
+            end => end,
         }
-        self.run(Call::of("forget", &arguments), ear).map(|_| ())
     }
 
     /// Forgets the pool's backups that no rule of `rules` keeps, and frees their room. `keep_tag` is kept anyway.
@@ -308,15 +320,6 @@ impl Repository {
             Some(source) => Err(ResticFault::Answer { what: "ls", source }),
         }
     }
-}
-
-/// Whether room is freed at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Prune {
-    /// It is.
-    Yes,
-    /// The next one does it.
-    No,
 }
 
 fn unread(stderr: &str) -> Option<String> {

@@ -116,7 +116,7 @@ fn decide(inner: &Inner, id: &BackupId, into: &RestoreInto) -> Result<Decision, 
             existing: Existing::Replaced,
         },
     };
-    let backups = inner.repository.backups(&Ear::none());
+    let backups = inner.backups(&Ear::none());
     let backups = backups.map_err(|fault| Chain(&fault).to_string())?;
     let backup = named::find(&backups, id, &inner.settings.pool).map_err(|fault| fault.to_string())?;
     Ok(Decision {

@@ -1,0 +1,228 @@
+//! Files come back: into a directory, to their places, or not at all and nothing has changed.
+
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use hostler_common::operation::RestoreInto::{Directory, Places, PlacesOverwriting};
+
+use crate::rig::{Rig, Story, restore};
+use crate::tree::{odd_files, seen};
+
+fn backed_up() -> Rig {
+    let rig = Rig::new();
+    odd_files(&rig.settings.pool_path);
+    rig.back_up();
+    rig
+}
+
+/// Nothing but the pool's files is in the pool, and nothing is beside a target.
+fn nothing_is_left(rig: &Rig) {
+    for folder in [rig.pool(".hostler"), rig.folder.path().join("restored")] {
+        let left: Vec<_> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(
+            left.iter()
+                .all(|name| !name.to_string_lossy().contains("restore-")),
+            "{left:?}"
+        );
+    }
+    assert_eq!(rig.locks(), 0);
+}
+
+#[test]
+fn everything_comes_back_into_an_absent_or_empty_directory_with_names_that_nobody_likes() {
+    let rig = backed_up();
+    std::fs::create_dir(rig.restored("empty")).unwrap();
+    for target in [rig.restored("absent"), rig.restored("empty"), rig.pool("copy")] {
+        let before = seen(&rig.settings.pool_path);
+        let said = rig.restore(Directory(target.clone()), &[]).unwrap();
+        assert!(
+            said.starts_with("restored 13 files, 5.00 MiB of backup "),
+            "{said}"
+        );
+        let (is, was) = (seen(&target), before);
+        assert_eq!(is, was);
+        nothing_is_left(&rig);
+    }
+}
+
+#[test]
+fn an_emptied_pool_is_filled_again_as_a_whole() {
+    let rig = backed_up();
+    let before = seen(&rig.settings.pool_path);
+    let refused = rig
+        .restore(Directory(rig.settings.pool_path.clone()), &[])
+        .unwrap_err();
+    assert!(refused.contains("holds files"), "{refused}");
+    for entry in std::fs::read_dir(&rig.settings.pool_path).unwrap() {
+        let path = entry.unwrap().path();
+        match path.symlink_metadata().unwrap().is_dir() {
+            true => std::fs::remove_dir_all(path).unwrap(),
+            false => std::fs::remove_file(path).unwrap(),
+        }
+    }
+    let said = rig
+        .restore(Directory(rig.settings.pool_path.clone()), &[])
+        .unwrap();
+    assert!(said.ends_with("into pool default"), "{said}");
+    assert_eq!(seen(&rig.settings.pool_path), before);
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn a_target_that_is_in_use_or_out_of_bounds_is_refused_and_untouched() {
+    let rig = backed_up();
+    std::fs::create_dir(rig.restored("full")).unwrap();
+    std::fs::write(rig.restored("full/file"), "1").unwrap();
+    std::fs::write(rig.restored("file"), "1").unwrap();
+    symlink("/tmp", rig.restored("way-out")).unwrap();
+    symlink(rig.restored("full"), rig.restored("link")).unwrap();
+    std::fs::create_dir_all(rig.pool(".hostler/x")).unwrap();
+    for (target, why) in [
+        (rig.restored("full"), "is not empty"),
+        (rig.restored("file"), "is not a directory"),
+        (rig.restored("link"), "is not a directory"),
+        (rig.restored("no/where"), "make it first"),
+        (
+            rig.restored("way-out/x"),
+            "/tmp/x is outside of what may be restored into",
+        ),
+        (rig.restored(""), "is one of the folders"),
+        (rig.folder.path().join("elsewhere"), "is outside of"),
+        ("/etc/restored".into(), "/etc/restored is outside of"),
+        (rig.pool(".hostler/x"), "own folder"),
+        (rig.pool(".hostler"), "own folder"),
+    ] {
+        let cause = rig
+            .restore(Directory(target.components().collect()), &[])
+            .unwrap_err();
+        assert!(cause.contains(why), "{}: {cause}", target.display());
+    }
+    assert_eq!(std::fs::read_dir(rig.restored("full")).unwrap().count(), 1);
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn files_come_back_to_their_places_with_the_directories_above_them() {
+    let rig = backed_up();
+    let before = seen(&rig.settings.pool_path);
+    std::fs::remove_dir_all(rig.pool("desk tops")).unwrap();
+    std::fs::remove_file(rig.pool("g[lo]b*?{a,b}")).unwrap();
+    std::fs::remove_file(rig.pool("back\\slash")).unwrap();
+    std::fs::remove_file(rig.pool("-rf")).unwrap();
+    let paths = ["desk tops/.hostler/deep", "g[lo]b*?{a,b}", "back\\slash", "/-rf"];
+    let said = rig.restore(Places, &paths).unwrap();
+    assert!(said.starts_with("restored 4 files, 25 bytes"), "{said}");
+    let after = seen(&rig.settings.pool_path);
+    for path in paths.map(|path| path.trim_start_matches('/')).into_iter().chain([
+        "desk tops",
+        "desk tops/.hostler",
+        "glob",
+    ]) {
+        assert_eq!(after.get(path), before.get(path), "{path}");
+    }
+    assert!(!rig.pool("desk tops/a.qcow2").exists(), "only what was asked for");
+    rig.restore(Places, &["desk tops/a.qcow2"]).unwrap();
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn what_is_there_is_replaced_only_on_demand() {
+    let rig = backed_up();
+    std::fs::write(rig.pool("glob"), "changed").unwrap();
+    std::fs::write(rig.pool("desk tops/new"), "since then").unwrap();
+    std::fs::remove_file(rig.pool("-rf")).unwrap();
+    let before = seen(&rig.settings.pool_path);
+    let cause = rig.restore(Places, &["glob", "desk tops", "-rf"]).unwrap_err();
+    assert!(
+        cause.contains("desk tops, glob: there already; nothing was changed"),
+        "{cause}"
+    );
+    assert_eq!(seen(&rig.settings.pool_path), before);
+
+    rig.restore(PlacesOverwriting, &["glob", "desk tops", "-rf"])
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string(rig.pool("glob")).unwrap(),
+        "not the other one"
+    );
+    assert!(
+        !rig.pool("desk tops/new").exists(),
+        "a directory is replaced as a whole"
+    );
+    assert_eq!(std::fs::read_to_string(rig.pool("-rf")).unwrap(), "dash");
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn a_path_that_the_backup_does_not_hold_is_named() {
+    let rig = backed_up();
+    let cause = rig
+        .restore(Places, &["-rf", "desk tops/b.qcow2", "g*"])
+        .unwrap_err();
+    assert!(
+        cause.contains("holds no \"desk tops/b.qcow2\" and no \"g*\""),
+        "{cause}"
+    );
+    let cause = rig.restore(Places, &[".hostler"]).unwrap_err();
+    assert!(cause.contains("holds no \".hostler\""), "{cause}");
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn a_link_in_the_pool_does_not_lead_a_restore_out_of_it() {
+    let rig = backed_up();
+    std::fs::remove_dir_all(rig.pool("desk tops")).unwrap();
+    let outside = rig.folder.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, rig.pool("desk tops")).unwrap();
+    for into in [Places, PlacesOverwriting] {
+        let cause = rig.restore(into, &["desk tops/a.qcow2"]).unwrap_err();
+        assert!(cause.contains("leads over a symbolic link"), "{cause}");
+    }
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    std::fs::remove_file(rig.pool("desk tops")).unwrap();
+    std::fs::write(rig.pool("desk tops"), "a file").unwrap();
+    let cause = rig.restore(Places, &["desk tops/a.qcow2"]).unwrap_err();
+    assert!(cause.contains("there is a file, not a directory"), "{cause}");
+}
+
+#[test]
+fn a_restore_that_is_cancelled_while_it_reads_leaves_nothing() {
+    let rig = Rig::new();
+    let noise = std::fs::File::open("/dev/urandom").unwrap();
+    let mut noise = std::io::Read::take(noise, 300 << 20);
+    std::io::copy(&mut noise, &mut std::fs::File::create(rig.pool("noise")).unwrap()).unwrap();
+    rig.back_up();
+    let before = seen(&rig.settings.pool_path);
+    for into in [Directory(rig.restored("x")), PlacesOverwriting] {
+        let story = Story::cancelled_when(|story| !story.measures.lock().unwrap().is_empty());
+        let cause = rig.tell(restore(into, &["noise"]), &story).unwrap_err();
+        assert!(
+            cause.starts_with("step 2") && cause.ends_with("cancelled by somebody"),
+            "{cause}"
+        );
+        assert_eq!(seen(&rig.settings.pool_path), before);
+        nothing_is_left(&rig);
+    }
+    assert!(!rig.restored("x").exists());
+}
+
+#[test]
+fn a_restore_says_how_far_it_is() {
+    let rig = Rig::new();
+    std::fs::write(rig.pool("file"), vec![7; 30 << 20]).unwrap();
+    rig.back_up();
+    let story = Arc::new(Story::default());
+    rig.tell(restore(Directory(rig.restored("x")), &[]), &story)
+        .unwrap();
+    let measures = story.measures.lock().unwrap();
+    assert!(
+        measures
+            .iter()
+            .all(|m| m.what == "restore" && m.done_bytes <= m.total_bytes)
+    );
+}
