@@ -81,6 +81,23 @@ fn parse_device(line: &str) -> Option<Shown> {
     })
 }
 
+/// Metadata of all kinds on one device, from what `btrfs device usage -b` prints. Nothing when it does not name the
+/// device.
+pub(super) fn parse_metadata_on(usage: &str, id: DeviceId) -> Option<Bytes> {
+    let title = format!(", ID: {}", id.0);
+    let mut lines = usage.lines().skip_while(|line| !line.ends_with(&title));
+    lines.next()?;
+    let mut metadata = Bytes::ZERO;
+    for line in lines.take_while(|line| line.starts_with(' ')) {
+        let (kind, bytes) = line.trim().rsplit_once(':')?;
+        // In mixed chunks there is both, and then all of it counts.
+        if kind.contains("Metadata") || kind.starts_with("System") {
+            metadata = metadata.plus(Bytes(bytes.trim().parse().ok()?));
+        }
+    }
+    Some(metadata)
+}
+
 /// What has the pool to itself, so that nothing else of its kind may start
 /// (`exclusive_operation` of sysfs; btrfs_exclusive_operation of the kernel).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +118,8 @@ pub(super) struct Space {
     pub(super) used: Bytes,
     /// With copies.
     pub(super) used_on_devices: Bytes,
+    /// What its chunks could still take, with copies.
+    pub(super) free_on_devices: Bytes,
 }
 
 /// The folder of one mounted btrfs in sysfs.
@@ -154,10 +173,13 @@ fn space(folder: &Path) -> io::Result<Space> {
             format!("{} names no profile", folder.display()),
         )
     };
+    let used_on_devices = Bytes(number_in(&folder.join("disk_used"))?);
+    let total_on_devices = Bytes(number_in(&folder.join("disk_total"))?);
     Ok(Space {
         profile: most_demanding(&profiles).ok_or_else(none)?,
         used: Bytes(number_in(&folder.join("bytes_used"))?),
-        used_on_devices: Bytes(number_in(&folder.join("disk_used"))?),
+        used_on_devices,
+        free_on_devices: total_on_devices.minus(used_on_devices),
     })
 }
 
@@ -242,6 +264,19 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn the_metadata_of_one_device_is_told_from_its_data_and_from_other_devices() {
+        let usage = "/dev/loop0, ID: 1\n   Device size:          1073741824\n   Device slack:                  0\n\
+                     \x20  Data,single:             8388608\n   Metadata,DUP:          107347968\n\
+                     \x20  System,DUP:             16777216\n   Unallocated:           941228032\n\n\
+                     /dev/with, ID: 1 in it, ID: 21\n   Device size:          1073741824\n\
+                     \x20  Data+Metadata,single:     1024\n   Unallocated:          1073741824\n\n";
+        let metadata = |id| parse_metadata_on(usage, DeviceId(id));
+        assert_eq!(metadata(1), Some(Bytes(107_347_968 + 16_777_216)));
+        assert_eq!(metadata(21), Some(Bytes(1024)));
+        assert_eq!(metadata(2), None);
     }
 
     #[test]

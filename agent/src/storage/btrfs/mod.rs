@@ -13,6 +13,7 @@ mod mount;
 mod rate;
 mod remove;
 mod resize;
+mod room;
 mod snapshot;
 
 use std::path::PathBuf;

@@ -19,10 +19,6 @@ use crate::executor::step::{Progress, StepError};
 use crate::storage::PoolFault;
 use crate::storage::pool::DeviceName;
 
-/// Chunks of data that are less full are packed into others when there is no room: what that gives is most of
-/// what there is to get, and it moves at most half of what it looks at.
-const COMPACTED: &str = "-dusage=50";
-
 impl Btrfs {
     /// Removes `device`, which must have this `share` when one was planned. `allocated` is what is to be moved.
     pub(super) fn remove(
@@ -61,6 +57,15 @@ impl Btrfs {
             }
             progress.check_cancelled()?;
             self.may_leave(device, member, share, &view)?;
+            let room = self.room_without(&view, member)?;
+            if !room.is_enough() {
+                if compacted {
+                    return Err(room.refusal(&format!("remove {device} from pool {pool}")).into());
+                }
+                compacted = true;
+                self.compact(&view, progress)?;
+                continue;
+            }
 
             let id = id.0.to_string();
             let arguments = ["device", "remove", "--", &id, &self.path()].map(str::to_owned);
@@ -164,16 +169,5 @@ impl Btrfs {
         {
             progress.measure(rate.measure(shown.allocated, Instant::now()));
         }
-    }
-
-    /// Packs data closer, so that whole chunks become free. It helps where all room is taken by half-empty chunks of
-    /// data and metadata has to move.
-    fn compact(&self, view: &View, progress: &Progress) -> Result<(), StepError> {
-        progress.say("no room to relocate: packing data closer, then trying once more");
-        let arguments = ["balance", "start", COMPACTED, &self.path()].map(str::to_owned);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        // Whether it helped shows in the second try.
-        self.run_large(Large::Balance, &arguments, &view.sysfs, progress, &mut || ())?;
-        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use super::figures::Exclusive;
 use super::long::{Ended, Large};
 use super::members;
 use super::mount::Access;
+use super::room::after_shrink;
 use super::{Btrfs, cannot_tell};
 use crate::executor::step::{Progress, StepError};
 use crate::storage::pool::DeviceName;
@@ -26,6 +27,7 @@ impl Btrfs {
         let pool = &self.settings.pool;
         let never = |why: String| Err(StepError::message(why, Retry::Never));
         let block = members::find(device)?;
+        let mut compacted = false;
         loop {
             let view = self.view(Access::Write)?;
             let Some(member) = view.member(block) else {
@@ -69,6 +71,15 @@ impl Btrfs {
                 ));
             }
             progress.check_cancelled()?;
+            let room = after_shrink(member.id, from, to, &view.show.devices);
+            if to < from && !room.is_enough() {
+                if compacted {
+                    return Err(room.refusal(&format!("shrink {device} of pool {pool}")).into());
+                }
+                compacted = true;
+                self.compact(&view, progress)?;
+                continue;
+            }
             let aim = format!("{}:{}", member.id.0, to.0);
             let path = self.path();
             let arguments = ["filesystem", "resize", &aim, &path];
