@@ -471,7 +471,7 @@ fn write_gpt_copy(device: &str, size: u64) {
 }
 
 #[test]
-fn a_spare_that_vanished_or_changed_is_refused_and_the_pool_as_before() {
+fn a_spare_that_vanished_changed_or_is_open_is_refused_and_the_pool_as_before() {
     let mut bench = Bench::new();
     let [a, b] = [bench.device(1024 * MIB), bench.device(512 * MIB)];
     let path = bench.pool(&[&a], &[]);
@@ -485,6 +485,11 @@ fn a_spare_that_vanished_or_changed_is_refused_and_the_pool_as_before() {
     let other_size = add(&stable, 600 * MIB);
     let error = apply(&pool, &other_size).unwrap_err();
     assert!(error.to_string().contains("may be another device now"), "{error}");
+
+    let opened = std::fs::File::open(&b).unwrap();
+    let error = apply(&pool, &added).unwrap_err();
+    assert!(error.to_string().contains("has it open"), "{error}");
+    drop(opened);
 
     std::fs::remove_file(&link).unwrap();
     let spare = &pool.look().unwrap().spares[0];

@@ -88,6 +88,26 @@ impl Block {
         Ok(holders)
     }
 
+    /// A process that has it open, as a virtual machine whose disk it is. The kernel lets them share it, so only
+    /// `/proc` tells, and this process sees all of it as root only.
+    pub(super) fn opener(self) -> io::Result<Option<String>> {
+        for process in names_in(Path::new("/proc"))? {
+            let folder = Path::new("/proc").join(&process);
+            // One that ended meanwhile has nothing open.
+            let open = names_in(&folder.join("fd")).unwrap_or_default();
+            let is_device = |descriptor: &String| {
+                let descriptor = folder.join("fd").join(descriptor);
+                let target = std::fs::read_link(&descriptor).unwrap_or_default();
+                target.starts_with("/dev") && self.is_at(&descriptor)
+            };
+            if process.parse::<u32>().is_ok() && open.iter().any(is_device) {
+                let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+                return Ok(Some(format!("{} (process {process})", name.trim())));
+            }
+        }
+        Ok(None)
+    }
+
     /// The partitions on it that the kernel knows.
     pub(super) fn partitions(self) -> io::Result<Vec<String>> {
         let folder = self.folder();

@@ -125,6 +125,20 @@ impl SpareChecks {
         Ok(Clean { path, capacity })
     }
 
+    /// Checks the device at `name` as above, and that no process has it open: too much work for every look.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn check_thoroughly(&self, name: &Path) -> Result<Clean, String> {
+        let clean = self.check(name)?;
+        if let Ok(Node::Block(block)) = Block::at(name)
+            && let Some(opener) = block.opener().map_err(unknown(name, "who has it open"))?
+        {
+            return Err(format!("{} is in use: {opener} has it open", name.display()));
+        }
+        Ok(clean)
+    }
+
     fn holds_nothing(&self, name: &Path) -> Result<(), String> {
         let shown = name.display();
         let probed = self

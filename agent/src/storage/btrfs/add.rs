@@ -50,7 +50,10 @@ impl Btrfs {
         let added = {
             let _alone = self.devices();
             let never = |why: String| StepError::message(why, Retry::Never);
-            let clean = self.checks.check(Path::new(&device.0)).map_err(never)?;
+            let clean = self
+                .checks
+                .check_thoroughly(Path::new(&device.0))
+                .map_err(never)?;
             let found = whole_sectors(clean.capacity, sector);
             if let Some(planned) = capacity.filter(|planned| *planned != found) {
                 return Err(never(format!(
