@@ -3,7 +3,8 @@
 
 use std::io::{self, Write};
 
-use hostler_common::rpc::hostler::agent::v1::HostReport;
+use hostler_common::bytes::Bytes;
+use hostler_common::rpc::hostler::agent::v1::{DeviceRole, HostReport, PoolDevice, PoolReport};
 
 use crate::hypervisor::Look;
 use crate::wiring::Parts;
@@ -18,11 +19,59 @@ pub fn write(parts: &Parts, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "valid until   {}", parts.credentials.not_after())?;
     writeln!(out, "coordinator   {} (not dialled)", parts.config.coordinator)?;
     writeln!(out, "state         {}", parts.config.state_dir)?;
-    let report = parts.hypervisors.report(Look::Whole);
-    for line in lines(&report) {
+    let report = parts.observe()(Look::Whole);
+    for line in lines(&report)
+        .into_iter()
+        .chain(report.pools.iter().flat_map(pool))
+    {
         writeln!(out, "{line}")?;
     }
+    if let Some(backups) = parts.owned.as_ref().and_then(|owned| owned.backups.as_ref()) {
+        let repository = backups.repository_for_people();
+        match backups.list() {
+            Ok(all) => writeln!(out, "backups       {} in {repository}", all.len())?,
+            Err(problem) => writeln!(out, "backups       none can be read from {repository}: {problem}")?,
+        }
+    }
     writeln!(out, "The configuration is good.")
+}
+
+/// The pool and its devices, a line each.
+fn pool(pool: &PoolReport) -> Vec<String> {
+    let (name, path) = (&pool.name, &pool.path);
+    if !pool.problem.is_empty() {
+        return vec![format!(
+            "pool          {name} at {path} is not usable: {}",
+            pool.problem
+        )];
+    }
+    let device = |device: &PoolDevice| {
+        let (what, capacity) = (&device.path, Bytes(device.capacity_bytes));
+        match device.role() {
+            DeviceRole::Member => format!(
+                "device        {what}: {} of {capacity} in use by the pool",
+                Bytes(device.share_bytes)
+            ),
+            DeviceRole::Spare => format!("device        {what}: spare, {capacity}"),
+            DeviceRole::Missing => format!("device        {what}: missing"),
+            DeviceRole::Refused | DeviceRole::Unspecified => {
+                format!("device        {what}: no spare: {}", device.problem)
+            }
+        }
+    };
+    let first = format!(
+        "pool          {name} ({}) at {path}: {} used of {}, spare {}, reserve {} %, data {}, metadata {}",
+        pool.backend,
+        Bytes(pool.used_bytes),
+        Bytes(pool.size_bytes),
+        Bytes(pool.spare_bytes),
+        pool.reserve_percent,
+        pool.data_profile,
+        pool.metadata_profile
+    );
+    std::iter::once(first)
+        .chain(pool.devices.iter().map(device))
+        .collect()
 }
 
 /// The report, a line for each thing.

@@ -3,9 +3,11 @@
 //! A value that exists is valid: each type refuses what makes no sense by itself, and [`AgentConfig::load`]
 //! refuses what makes no sense together. Nothing here looks at the host; that is what steps are for.
 
+mod backup;
 mod guest;
 mod host;
 mod hypervisor;
+mod storage;
 mod values;
 
 use std::collections::BTreeSet;
@@ -19,9 +21,11 @@ use hostler_pki::address::CoordinatorAddress;
 use hostler_pki::files::TlsFiles;
 use serde::Deserialize;
 
+pub use backup::{BackupConfig, KeepConfig, RepositoryAddress};
 pub use guest::GuestConfig;
 pub use host::{ActivationConfig, FreeDisk, HostConfig, NetworkConfig, OnRunningDomains, PoolConfig};
 pub use hypervisor::{DomainTypeChoice, HypervisorConfig, ReadinessConfig};
+pub use storage::{BackendKind, DevicePattern, StorageConfig};
 pub use values::{
     AbsolutePath, Argv, DomainName, InvalidValue, Mebibytes, NetworkName, PciAddress, PciModelId, PoolName,
     Threads, VolumeName,
@@ -52,6 +56,8 @@ pub struct AgentConfig {
     /// Paths that must be mounted and writable.
     #[serde(default)]
     pub shared_storage: Vec<SharedStorageConfig>,
+    /// The pool that this host owns.
+    pub storage: Option<StorageConfig>,
     /// The hypervisors of this host.
     #[serde(default, rename = "hypervisor")]
     pub hypervisors: Vec<HypervisorConfig>,
@@ -148,6 +154,9 @@ impl AgentConfig {
             if !paths.insert(&storage.path) {
                 return Err(format!("two shared_storage have the path {}", storage.path));
             }
+        }
+        if let Some(storage) = &self.storage {
+            storage.check()?;
         }
         self.check_hypervisors()
     }

@@ -20,7 +20,7 @@ use crate::config::AgentConfig;
 use crate::executor::outbox::Outbox;
 use crate::executor::plan::{Job, PlanSource};
 use crate::executor::run::Executor;
-use crate::hypervisor::{Hypervisors, SetupError};
+use crate::hypervisor::{Hypervisors, Look, SetupError};
 use crate::inventory::storage;
 use crate::journal::state_dir::{StateDir, StateDirError};
 use crate::libvirt::Libvirt;
@@ -29,13 +29,16 @@ use crate::session::desk::Desk;
 use crate::session::dial;
 use crate::session::pulse::Pulse;
 use crate::session::questions::{self, Answerer};
-use crate::session::report::{self, Reporter};
+use crate::session::report::{self, Observe, Reporter};
 use crate::session::task::SessionTask;
+use crate::storage::owned::Owned;
+use crate::storage::report as pool_report;
+use crate::storage::setup::{self, StorageSetupError};
 
 /// Calls on files at a time. A disk works on one fsync after another; more threads would only wait with them.
 const FILE_PLACES: usize = 8;
 /// A report is a few dozen quick libvirt calls; twice the longest that one may take shows that libvirt hangs.
-/// The shared paths have their own time.
+/// The shared paths and the pool have their own time.
 const REPORT_CALLS: u32 = 2;
 /// Threads for blocking calls: the steps' places, the files', the questions', one report, and the resolver of host
 /// names.
@@ -58,6 +61,9 @@ pub enum WiringError {
     /// A configured hypervisor cannot be worked on.
     #[error("the configured hypervisors cannot be set up")]
     Setup(#[source] SetupError),
+    /// The configured storage pool cannot be served.
+    #[error("the configured storage pool cannot be set up")]
+    Storage(#[source] StorageSetupError),
     /// The journal cannot be used.
     #[error("the agent cannot keep its journal")]
     StateDir(#[source] StateDirError),
@@ -76,6 +82,8 @@ pub struct Parts {
     pub credentials: Credentials,
     /// The hypervisors of this host.
     pub hypervisors: Arc<Hypervisors>,
+    /// The storage pool of this host, when it owns one.
+    pub owned: Option<Arc<Owned>>,
 }
 
 /// The running agent.
@@ -106,11 +114,23 @@ impl Parts {
         };
         let libvirt = Libvirt::new(config.libvirt.uri.clone());
         let hypervisors = Hypervisors::new(&config, libvirt).map_err(WiringError::Setup)?;
+        let owned = setup::from_config(&config).map_err(WiringError::Storage)?;
         Ok(Self {
             config,
             host,
             credentials,
             hypervisors: Arc::new(hypervisors),
+            owned: owned.map(Arc::new),
+        })
+    }
+
+    /// How the whole host is looked at: its hypervisors and its pool.
+    pub fn observe(&self) -> Observe {
+        let (hypervisors, owned) = (Arc::clone(&self.hypervisors), self.owned.clone());
+        Arc::new(move |look: Look| {
+            let mut report = hypervisors.report(look);
+            report.pools.extend(owned.iter().map(|owned| owned.report(look)));
+            report
         })
     }
 
@@ -130,12 +150,15 @@ impl Parts {
         }
 
         let mut tasks = JoinSet::new();
-        let looked_at = Arc::clone(&self.hypervisors);
+        let mut unseen = self.hypervisors.unseen();
+        unseen
+            .pools
+            .extend(self.owned.iter().map(|owned| owned.storage.last()));
         let reporter = report::spawn(
             &mut tasks,
-            Arc::new(move |look| looked_at.report(look)),
-            self.hypervisors.unseen(),
-            self.config.libvirt.call_timeout * REPORT_CALLS + storage::DEADLINE,
+            self.observe(),
+            unseen,
+            self.config.libvirt.call_timeout * REPORT_CALLS + storage::DEADLINE + pool_report::DEADLINE,
             stop.clone(),
         );
         let changed = reporter.clone();
@@ -145,7 +168,7 @@ impl Parts {
         let files = Blocking::new(FILE_PLACES);
         let outbox = Outbox::default();
         let executor = Executor {
-            plans: plans(&self.hypervisors),
+            plans: plans(&self.hypervisors, self.owned.as_ref()),
             steps: Blocking::default(),
             files: files.clone(),
             state_dir: Arc::clone(&state_dir),
@@ -159,7 +182,7 @@ impl Parts {
             dial,
             executor,
             reporter.clone(),
-            answerer(),
+            answerer(self.owned.as_ref()),
             pulse.clone(),
             stop.clone(),
         );
@@ -174,19 +197,26 @@ impl Parts {
 }
 
 /// What a request comes to, by what it is on.
-fn plans(hypervisors: &Arc<Hypervisors>) -> PlanSource {
-    let hypervisors = Arc::clone(hypervisors);
-    Arc::new(move |job: &Job, _| match job.request.kind().subject() {
-        On::Hypervisor => hypervisors
-            .plan(&job.request)
-            .map_err(|error| Chain(&error).to_string()),
-        On::Pool => Err(no_pool(&PoolName::from(&job.resource))),
-    })
+fn plans(hypervisors: &Arc<Hypervisors>, owned: Option<&Arc<Owned>>) -> PlanSource {
+    let (hypervisors, owned) = (Arc::clone(hypervisors), owned.cloned());
+    Arc::new(
+        move |job: &Job, decided| match (job.request.kind().subject(), &owned) {
+            (On::Hypervisor, _) => hypervisors
+                .plan(&job.request)
+                .map_err(|error| Chain(&error).to_string()),
+            (On::Pool, Some(owned)) => owned.plan(job, decided),
+            (On::Pool, None) => Err(no_pool(&PoolName::from(&job.resource))),
+        },
+    )
 }
 
 /// Who answers questions about pools.
-fn answerer() -> Answerer {
-    Arc::new(|_, pool| Err(no_pool(&pool)))
+fn answerer(owned: Option<&Arc<Owned>>) -> Answerer {
+    let owned = owned.cloned();
+    Arc::new(move |question, pool| match &owned {
+        Some(owned) => owned.answer(question, &pool),
+        None => Err(no_pool(&pool)),
+    })
 }
 
 fn no_pool(pool: &PoolName) -> String {

@@ -14,6 +14,7 @@ const MINIMAL: &str = "\
 coordinator = 'c.example.org'
 state_dir = '/s'
 tls = { ca = '/c', certificate = '/d', key = '/k' }
+storage = { path = '/p', backup = { repository = '/r', password_file = '/w' } }
 
 [[hypervisor]]
 kind = 'host'
@@ -57,6 +58,16 @@ fn the_example_loads_and_the_defaults_that_it_shows_are_the_defaults() {
     assert_eq!(example.log, minimal.log);
     assert_eq!(format!("{:?}", example.libvirt), format!("{:?}", minimal.libvirt));
     assert_eq!(example.gpus[0].brand, example.gpus[1].brand, "the default brand");
+    let (pool, least) = (
+        example.storage.as_ref().unwrap(),
+        minimal.storage.as_ref().unwrap(),
+    );
+    assert_eq!(
+        (&pool.pool, pool.backend, pool.reserve),
+        (&least.pool, least.backend, least.reserve)
+    );
+    let (backup, least) = (pool.backup.as_ref().unwrap(), least.backup.as_ref().unwrap());
+    assert_eq!((backup.read_back, backup.keep), (least.read_back, least.keep));
     let of = |config: &AgentConfig| {
         let (host, guest) = hypervisors(config);
         format!(
@@ -101,6 +112,10 @@ fn the_example_and_the_page_name_every_key() {
         "libvirt = { no_such_key = 1 }",
         "gpu = [{ no_such_key = 1 }]",
         "shared_storage = [{ no_such_key = 1 }]",
+        "storage = { no_such_key = 1 }",
+        "storage = { backend = 'no_such_key' }",
+        "storage = { backup = { no_such_key = 1 } }",
+        "storage = { backup = { keep = { no_such_key = 1 } } }",
         &format!("{host}no_such_key = 1"),
         &format!("{host}networks = [{{ no_such_key = 1 }}]"),
         &format!("{host}pools = [{{ no_such_key = 1 }}]"),

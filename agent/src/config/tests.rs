@@ -282,3 +282,154 @@ fn libvirt_gpu_and_storage_tables_are_checked() {
         assert!(text.contains(says), "{added}: {text}");
     }
 }
+
+const STORAGE: &str = r#"
+[storage]
+pool = "fast"
+backend = "btrfs"
+path = "/srv/isard"
+spare_devices = ["/dev/disk/by-id/a", "/dev/disk/by-path/pci-*"]
+reserve = "25%"
+[storage.backup]
+repository = "sftp:backup@nas:/isard"
+password_file = "/etc/hostler/backup.password"
+environment_file = "/etc/hostler/backup.env"
+read_back = "100 %"
+keep = { last = 3, yearly = 2 }
+left_out = ["scratch", "/cache/"]
+restore_into = ["/srv/restore"]
+cache_dir = "/var/cache/x"
+"#;
+
+#[test]
+fn every_key_of_a_pool_and_its_backups_is_read() {
+    let storage = load(&[HEAD, STORAGE].concat()).unwrap().storage.unwrap();
+    assert_eq!((storage.pool.as_str(), storage.reserve.percent()), ("fast", 25));
+    assert_eq!(storage.spare_devices[1].as_str(), "/dev/disk/by-path/pci-*");
+    let backup = storage.backup.unwrap();
+    assert_eq!(backup.repository.expose(), "sftp:backup@nas:/isard");
+    assert_eq!(backup.read_back.percent(), 100);
+    assert_eq!(
+        (backup.keep.last, backup.keep.daily, backup.keep.yearly),
+        (3, 0, 2)
+    );
+    assert_eq!(backup.left_out[1].as_str(), "cache");
+    assert_eq!(backup.cache_dir(Path::new("/s")), Path::new("/var/cache/x"));
+}
+
+#[test]
+fn a_pool_has_defaults_for_all_but_its_path() {
+    let storage = load(&[HEAD, "[storage]\npath = \"/p\"\n"].concat()).unwrap();
+    let storage = storage.storage.unwrap();
+    assert_eq!(
+        (storage.pool.as_str(), storage.reserve.percent()),
+        ("default", 10)
+    );
+    assert!(storage.spare_devices.is_empty() && storage.backup.is_none());
+    let backup = "[storage]\npath = \"/p\"\n[storage.backup]\nrepository = \"/r\"\npassword_file = \"/w\"\n";
+    let backup = load(&[HEAD, backup].concat())
+        .unwrap()
+        .storage
+        .unwrap()
+        .backup
+        .unwrap();
+    assert_eq!(backup.read_back.percent(), 5);
+    assert_eq!(backup.keep, KeepConfig::default());
+    assert_eq!(backup.cache_dir(Path::new("/s")), Path::new("/s/restic-cache"));
+    assert!(load(HEAD).unwrap().storage.is_none());
+}
+
+#[test]
+fn a_pool_or_a_backup_that_makes_no_sense_is_refused_with_a_sentence() {
+    for (from, to, says) in [
+        ("pool = \"fast\"", "pool = \"../x\"", "pool name"),
+        ("\"btrfs\"", "\"zfs\"", "unknown variant `zfs`, expected `btrfs`"),
+        ("\"/srv/isard\"", "\"srv\"", "is relative"),
+        ("\"/srv/isard\"", "\"/\"", "storage.path is the root"),
+        (
+            "\"/dev/disk/by-id/a\"",
+            "\"sdb\"",
+            "not a device's path from the root",
+        ),
+        (
+            "\"/dev/disk/by-id/a\"",
+            "\"\"",
+            "not a device's path from the root",
+        ),
+        (
+            "\"/dev/disk/by-id/a\"",
+            "\"/dev/../sdb\"",
+            "not a device's path from the root",
+        ),
+        (
+            "\"/dev/disk/by-id/a\"",
+            "\"/dev/disk/by-path/pci-*\"",
+            "pci-* twice",
+        ),
+        ("\"25%\"", "\"91 %\"", "a reserve of 91 % leaves no pool"),
+        ("\"25%\"", "\"25\"", "write it as \"10 %\""),
+        ("\"25%\"", "\"-1 %\"", "write it as \"10 %\""),
+        ("\"25%\"", "25", "invalid type"),
+        ("\"100 %\"", "\"0 %\"", "not a share of 1 % to 100 %"),
+        ("\"100 %\"", "\"101 %\"", "not a share of 1 % to 100 %"),
+        ("last = 3", "last = 0", "keep.last is 0"),
+        ("last = 3", "last = -1", "invalid value"),
+        ("yearly = 2", "yearly = 4000000000", "keep.yearly is 4000000000"),
+        ("yearly = 2", "yeerly = 2", "unknown field `yeerly`"),
+        ("\"scratch\"", "\"../scratch\"", "not a path in a pool"),
+        ("\"/srv/restore\"", "\"/\"", "restore_into holds the root"),
+        ("\"/srv/restore\"", "\"restore\"", "is relative"),
+        (
+            "\"/var/cache/x\"",
+            "\"/srv/isard/cache\"",
+            "cache_dir /srv/isard/cache lies in the pool",
+        ),
+        (
+            "\"/etc/hostler/backup.password\"",
+            "\"/srv/isard/pw\"",
+            "password_file /srv/isard/pw lies in the pool",
+        ),
+        ("\"/etc/hostler/backup.password\"", "\"pw\"", "is relative"),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"/srv/isard/b\"",
+            "lies in the pool that it is to hold",
+        ),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"local:/srv/isard/b\"",
+            "lies in the pool that it is to hold",
+        ),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"local:b\"",
+            "neither a path from the root nor an address",
+        ),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"-r\"",
+            "neither a path from the root nor an address",
+        ),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"\"",
+            "neither a path from the root nor an address",
+        ),
+        (
+            "\"sftp:backup@nas:/isard\"",
+            "\"s3:\"",
+            "neither a path from the root nor an address",
+        ),
+    ] {
+        assert!(STORAGE.contains(from), "{from}");
+        let text = load(&[HEAD, &STORAGE.replacen(from, to, 1)].concat()).expect_err(to);
+        assert!(text.contains(says), "{to}: {text}");
+    }
+}
+
+#[test]
+fn an_address_that_may_hold_a_password_is_not_shown() {
+    let config = STORAGE.replacen("sftp:backup@nas:/isard", "rest:https://me:s3cret@nas/isard", 1);
+    let config = load(&[HEAD, &config].concat()).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+}

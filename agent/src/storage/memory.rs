@@ -120,6 +120,22 @@ impl MemoryPool {
         }))
     }
 
+    /// Another pool, as this one is now.
+    pub fn copied(&self) -> Self {
+        let inner = self.lock();
+        Self(Arc::new(Shared {
+            folder: self.0.folder.clone(),
+            inner: Mutex::new(Inner {
+                data: inner.data,
+                devices: inner.devices.clone(),
+                pieces: inner.pieces.clone(),
+                faults: BTreeMap::new(),
+                gate: Gate::default(),
+            }),
+            changed: Condvar::new(),
+        }))
+    }
+
     /// Writes a blob; false when there is no room for it.
     pub fn write(&self, blob: &str, bytes: Bytes) -> bool {
         let mut inner = self.lock();
@@ -529,10 +545,13 @@ impl Backend for MemoryPool {
     fn revert(&self, change: &Change, progress: &Progress) -> Result<(), StepError> {
         self.call(Call::Revert, || match change {
             Change::Grow { device, from, .. } => self.cut(device, from.0, progress, false),
-            Change::Add { device, .. } => match self.lock().member(device).cloned() {
-                None => Ok(()),
-                Some(device) => self.take_out(&device.name, progress, false),
-            },
+            Change::Add { device, .. } => {
+                let is_member = self.lock().member(device).is_some();
+                match is_member {
+                    true => self.take_out(device, progress, false),
+                    false => Ok(()),
+                }
+            }
             Change::Remove { device, share, .. } => {
                 self.put_in(device, Some(share.0))?;
                 self.set_share(device, share.0)

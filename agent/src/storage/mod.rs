@@ -5,9 +5,16 @@
 
 mod block;
 pub mod btrfs;
+pub mod change;
+#[cfg(feature = "memory-pool")]
+pub mod memory;
 mod mount_table;
+pub mod owned;
+pub mod owner;
 pub mod plan;
 pub mod pool;
+pub mod report;
+pub mod setup;
 pub mod spare;
 
 use hostler_common::error::Retry;

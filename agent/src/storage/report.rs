@@ -1,0 +1,110 @@
+//! What the host reports of its pool, within a bounded time.
+//!
+//! A file system or a disk that hangs takes one thread with it and nothing more: each look runs on a thread of its
+//! own, one at a time, and is waited for within [`DEADLINE`]. What cannot be told is a sentence beside the last
+//! figures.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use hostler_common::error::Chain;
+use hostler_common::rpc::hostler::agent::v1::{DeviceRole, PoolDevice, PoolReport};
+
+use super::Backend;
+use super::plan::{self, Reserve};
+use super::pool::{Member, PoolState, Presence, Spare};
+
+/// How long a look at the pool and its spares may take.
+pub const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The looks of the report.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// One runs; when somebody else finds it so, it hangs.
+    running: Arc<AtomicBool>,
+}
+
+/// Says that the look is over, however it ends.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Looks {
+    /// Looks at the pool. Err is one line, for a person.
+    pub(super) fn look(&self, backend: &Arc<dyn Backend>, within: Duration) -> Result<PoolState, String> {
+        let hangs = || {
+            format!(
+                "it hangs: a look at it and its spare devices did not return within {within:?}; do its disks answer?"
+            )
+        };
+        if self.running.swap(true, Ordering::AcqRel) {
+            return Err(hangs());
+        }
+        let running = Running(Arc::clone(&self.running));
+        let (tell, told) = mpsc::sync_channel(1);
+        let backend = Arc::clone(backend);
+        let spawned = std::thread::Builder::new()
+            .name("pool-look".into())
+            .spawn(move || {
+                let seen = backend.look().map_err(|fault| Chain(&fault).to_string());
+                // Free first: who has the result may look again.
+                drop(running);
+                let _ = tell.send(seen);
+            });
+        spawned.map_err(|error| format!("cannot start a look at it: {error}"))?;
+        match told.recv_timeout(within) {
+            Ok(seen) => seen,
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(hangs()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err("a look at it panicked; the log says where".to_owned())
+            }
+        }
+    }
+}
+
+/// Puts what was seen into `report`, whose name, backend, path and repository stay.
+pub(super) fn fill(report: &mut PoolReport, state: &PoolState, reserve: Reserve) {
+    report.problem.clear();
+    report.size_bytes = state.size.0;
+    report.used_bytes = state.used.0;
+    report.spare_bytes = plan::spare(state).0;
+    report.smallest_bytes = plan::smallest(state, reserve).0;
+    report.data_profile = state.data.to_string();
+    report.metadata_profile = state.metadata.to_string();
+    let members = state.members.iter().map(member);
+    report.devices = members.chain(state.spares.iter().map(spare)).collect();
+}
+
+fn member(member: &Member) -> PoolDevice {
+    let role = match member.presence {
+        Presence::Present => DeviceRole::Member,
+        Presence::Missing => DeviceRole::Missing,
+    };
+    PoolDevice {
+        path: member.name.to_string(),
+        role: role.into(),
+        capacity_bytes: member.capacity.0,
+        share_bytes: member.share.0,
+        allocated_bytes: member.allocated.0,
+        problem: String::new(),
+    }
+}
+
+fn spare(spare: &Spare) -> PoolDevice {
+    let role = match spare.problem {
+        None => DeviceRole::Spare,
+        Some(_) => DeviceRole::Refused,
+    };
+    PoolDevice {
+        path: spare.name.to_string(),
+        role: role.into(),
+        capacity_bytes: spare.capacity.0,
+        problem: spare.problem.clone().unwrap_or_default(),
+        ..PoolDevice::default()
+    }
+}
