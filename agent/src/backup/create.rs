@@ -60,9 +60,10 @@ enum Kind {
     Keep,
 }
 
-/// What later steps say of earlier ones. After a crash it is not known, and not said.
+/// What later steps need of earlier ones. After a crash it is asked for again, or not said.
 #[derive(Default)]
 struct Shared {
+    made: Mutex<Option<Snapshot>>,
     new: Mutex<Option<Bytes>>,
     warnings: Mutex<Vec<String>>,
 }
@@ -138,10 +139,14 @@ impl CreateStep {
 
     /// The backup that this operation made, if it has.
     fn made(&self, ear: &Ear<'_>) -> Result<Option<Snapshot>, ResticFault> {
-        let tag = self.tag();
-        let backups = self.inner.repository.backups(ear)?;
-        let ours = |backup: &Snapshot| backup.tags.iter().flatten().any(|known| *known == tag);
-        Ok(backups.into_iter().rev().find(ours))
+        let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_none() {
+            let tag = self.tag();
+            let backups = self.inner.repository.backups(ear)?;
+            let ours = |backup: &Snapshot| backup.tags.iter().flatten().any(|known| *known == tag);
+            *made = backups.into_iter().rev().find(ours);
+        }
+        Ok(made.clone())
     }
 
     fn prepare(&self, progress: &Progress) -> Result<(), StepError> {
@@ -191,7 +196,9 @@ impl CreateStep {
 
     fn back_up(&self, progress: &Progress) -> Result<(), StepError> {
         let ear = Ear::of(progress);
-        if let Some(backup) = self.made(&ear)? {
+        // Without the mark restic has not run.
+        let begun = Mark::Unchecked.is_set(&self.inner.settings, &self.operation.to_string());
+        if begun && let Some(backup) = self.made(&ear)? {
             progress.say(format!("backup {} is there already", backup.short()));
             return Ok(());
         }

@@ -5,9 +5,12 @@
 //!
 //! What a backup keeps is what restic 0.14 keeps: files with their holes written out as zeros (a sparse file comes
 //! back at its full size), hard links, symbolic links, devices and pipes, owner, mode and times, and extended attributes, POSIX
-//! ACLs among them. It keeps no sockets, no btrfs properties of files (as no copy-on-write) and no shared extents.
+//! ACLs among them. It restores no sockets, no btrfs properties of files (as no copy-on-write) and no shared extents.
 //! A name that is not UTF-8 is kept, but cannot be named in a request. Files lie at the root of restic's snapshot, so that
 //! a plain `restic restore` gives them without the path of the snapshot of the pool. The folder `.hostler` at the pool's root is left out.
+//!
+//! Each snapshot of a btrfs has a device number of its own, which restic before 0.17 keeps with every file: so each backup
+//! stores the directories anew, though none of the files.
 //!
 //! Tags tell what a backup is: `hostler`, `pool:NAME`, `operation:ID`, and `files:N` and `bytes:N`, which were
 //! counted in the pool's own snapshot, not by restic. Nothing without the first two is ever listed or touched.

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hostler_common::operation::RestoreInto::{Directory, Places, PlacesOverwriting};
 
@@ -225,4 +226,17 @@ fn a_restore_says_how_far_it_is() {
             .iter()
             .all(|m| m.what == "restore" && m.done_bytes <= m.total_bytes)
     );
+}
+
+#[test]
+fn nothing_is_restored_to_where_the_pool_is_not_mounted() {
+    let rig = backed_up();
+    std::fs::remove_file(rig.pool("-rf")).unwrap();
+    rig.backend.unmounted.store(true, Ordering::Relaxed);
+    for (into, paths) in [(Directory(rig.pool("x")), &[][..]), (Places, &["-rf"][..])] {
+        let cause = rig.restore(into, paths).unwrap_err();
+        assert!(cause.contains("is not mounted"), "{cause}");
+    }
+    rig.restore(Directory(rig.restored("x")), &[]).unwrap();
+    assert!(!rig.pool("x").exists() && !rig.pool("-rf").exists());
 }

@@ -10,8 +10,10 @@ use hostler_agent::backup::{Backups, Keep, Settings};
 use hostler_agent::command::Program;
 use hostler_agent::executor::plan::{Job, Planned};
 use hostler_agent::executor::step::{Before, Listener, Progress, StepError};
-use hostler_agent::storage::pool::{Change, PoolState, Snapshot};
+use hostler_agent::storage::pool::{Change, PoolState, Profile, Snapshot};
 use hostler_agent::storage::{Backend, PoolFault};
+use hostler_common::bytes::Bytes;
+use hostler_common::error::Retry;
 use hostler_common::id::OperationId;
 use hostler_common::operation::{BackupId, ReadShare, Request, RestoreInto};
 use hostler_common::rpc::hostler::agent::v1::Measure;
@@ -35,6 +37,7 @@ pub(crate) struct Plain {
     taken: PathBuf,
     /// Whether snapshots can be removed.
     pub(crate) sticks: AtomicBool,
+    pub(crate) unmounted: AtomicBool,
 }
 
 impl Backend for Plain {
@@ -43,7 +46,19 @@ impl Backend for Plain {
     }
 
     fn look(&self) -> Result<PoolState, PoolFault> {
-        unimplemented_here()
+        if self.unmounted.load(Ordering::Relaxed) {
+            return Err(PoolFault::new("pool default is not mounted", Retry::Never));
+        }
+        Ok(PoolState {
+            size: Bytes(1 << 30),
+            used: Bytes::ZERO,
+            data_used: Bytes::ZERO,
+            metadata_used: Bytes::ZERO,
+            data: Profile::Single,
+            metadata: Profile::Single,
+            members: Vec::new(),
+            spares: Vec::new(),
+        })
     }
 
     fn is_done(&self, _change: &Change) -> Result<bool, PoolFault> {
@@ -81,10 +96,7 @@ impl Backend for Plain {
 }
 
 fn unimplemented_here<T>() -> Result<T, PoolFault> {
-    Err(PoolFault::new(
-        "a plain directory cannot do this",
-        hostler_common::error::Retry::Never,
-    ))
+    Err(PoolFault::new("a plain directory cannot do this", Retry::Never))
 }
 
 /// What an operation said, and when somebody cancels it.
@@ -194,6 +206,7 @@ impl Rig {
             path: path("pool"),
             taken: path("taken"),
             sticks: AtomicBool::new(false),
+            unmounted: AtomicBool::new(false),
         });
         let backups = Self::backups(&settings, &backend);
         Self {

@@ -12,6 +12,22 @@ use crate::executor::step::StepError;
 
 /// What restic says when it saved a backup without some of the files.
 const SOME_UNREADABLE: i32 = 3;
+/// What it says when it could not get at the repository; a check then finds errors that are none.
+const NO_WAY: [&str; 7] = [
+    "connection refused",
+    "connection reset",
+    "no such host",
+    "i/o timeout",
+    "network is unreachable",
+    "no route to host",
+    "unable to open repo",
+];
+/// What it says of data that is there and wrong.
+const ROTTEN: [&str; 3] = [
+    "ciphertext verification failed",
+    "Pack ID does not match",
+    "hash does not match",
+];
 /// Lines of its last words that are passed on.
 const LINES: usize = 3;
 
@@ -163,9 +179,7 @@ impl Place<'_> {
             ResticFault::Full { repository }
         } else if has(&["snapshot is empty"]) {
             ResticFault::Empty
-        } else if has(&["repository contains errors", "ciphertext verification failed"])
-            || self.what == "check" && has(&["error"])
-        {
+        } else if has(&ROTTEN) || has(&["repository contains errors"]) && !has(&NO_WAY) {
             ResticFault::Damaged { repository, said }
         } else if has(&["unable to open config file"]) {
             match has(&[
@@ -178,13 +192,7 @@ impl Place<'_> {
                 true => ResticFault::Missing { repository },
                 false => ResticFault::Unreachable { repository, said },
             }
-        } else if has(&[
-            "connection refused",
-            "no such host",
-            "i/o timeout",
-            "network is unreachable",
-            "unable to open repo",
-        ]) {
+        } else if has(&NO_WAY) {
             ResticFault::Unreachable { repository, said }
         } else if output.status.code() == Some(SOME_UNREADABLE) {
             ResticFault::Unreadable { said }
@@ -316,6 +324,9 @@ mod tests {
             "Load(<data/a4>, 0, 0) returned error, retrying after 552ms: open: no such file\n\
              pack a4b1: does not exist\nerror for tree 6db2494d:\n  decrypting blob 6db failed\n  another\nFatal: repository contains errors\n",
         );
+        let lost = "Load(<data/a4>, 0, 0) returned error, retrying after 1s: dial tcp: connection refused\n\
+            error for tree 6db2494d:\nFatal: repository contains errors\n";
+        assert!(fault("check", 1, lost).contains("cannot be reached"));
         let part = "older backups may be damaged too: pack a4b1: does not exist; error for tree 6db2494d:; decrypting blob 6db failed; and 1 more lines; check";
         assert!(text.contains(part), "{text}");
     }

@@ -37,6 +37,16 @@ impl Step for Check {
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let (job, ear) = (&self.0, Ear::of(progress));
+        let pool = &job.inner.settings.pool_path;
+        let pool = pool.canonicalize().unwrap_or_else(|_| pool.clone());
+        if job
+            .ground()
+            .canonicalize()
+            .is_ok_and(|ground| ground.starts_with(&pool))
+        {
+            // Where the pool is not mounted there is an empty directory, on another disk.
+            job.inner.backend.look()?;
+        }
         locks::remove_stale(&job.inner.repository, &ear)?;
         let total = job.total(&ear)?;
         let refused = |fault: bounds::BoundsFault| StepError::new(&fault, Retry::Never);
