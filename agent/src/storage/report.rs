@@ -108,3 +108,74 @@ fn spare(spare: &Spare) -> PoolDevice {
         ..PoolDevice::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::executor::step::{Progress, StepError};
+    use crate::storage::PoolFault;
+    use crate::storage::pool::{Change, Snapshot};
+    use hostler_common::error::Retry;
+
+    /// A pool whose looks wait until they are told to end.
+    struct Hanging(Mutex<mpsc::Receiver<()>>);
+
+    impl Backend for Hanging {
+        fn kind(&self) -> &'static str {
+            "hanging"
+        }
+
+        fn look(&self) -> Result<PoolState, PoolFault> {
+            self.0.lock().unwrap().recv().expect("it panics on purpose");
+            Err(PoolFault::new("it is not mounted", Retry::Later))
+        }
+
+        fn is_done(&self, _: &Change) -> Result<bool, PoolFault> {
+            unreachable!()
+        }
+
+        fn apply(&self, _: &Change, _: &Progress) -> Result<(), StepError> {
+            unreachable!()
+        }
+
+        fn revert(&self, _: &Change, _: &Progress) -> Result<(), StepError> {
+            unreachable!()
+        }
+
+        fn take_snapshot(&self) -> Result<Snapshot, PoolFault> {
+            unreachable!()
+        }
+
+        fn found_snapshot(&self) -> Result<Option<Snapshot>, PoolFault> {
+            unreachable!()
+        }
+
+        fn remove_snapshot(&self) -> Result<(), PoolFault> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn a_pool_that_hangs_is_waited_for_once_and_looked_at_again_when_it_answers() {
+        let (release, hang) = mpsc::channel();
+        let backend: Arc<dyn Backend> = Arc::new(Hanging(Mutex::new(hang)));
+        let looks = Looks::default();
+        let long = Duration::from_secs(60);
+        let problem = looks.look(&backend, Duration::from_millis(20)).unwrap_err();
+        assert!(problem.starts_with("it hangs: a look at it"), "{problem}");
+        // Not waited for again.
+        assert!(looks.look(&backend, long).unwrap_err().starts_with("it hangs"));
+        release.send(()).unwrap();
+        release.send(()).unwrap();
+        while looks.running.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        assert_eq!(looks.look(&backend, long).unwrap_err(), "it is not mounted");
+        // Nor does one that dies keep the place.
+        drop(release);
+        assert!(looks.look(&backend, long).unwrap_err().contains("panicked"));
+        assert!(looks.look(&backend, long).unwrap_err().contains("panicked"));
+    }
+}

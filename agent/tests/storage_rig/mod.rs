@@ -339,8 +339,11 @@ impl Rig {
     }
 }
 
+/// Every device by its name, with its share of the pool; zero for a spare.
+type Devices = BTreeSet<(String, u64)>;
+
 /// Devices with their shares, and the data: what an unwinding restores. Where data lies does not matter.
-pub(crate) fn view(pool: &MemoryPool) -> (BTreeSet<(String, u64)>, Vec<(String, Bytes)>) {
+pub(crate) fn view(pool: &MemoryPool) -> (Devices, Vec<(String, Bytes)>) {
     let state = pool.look().unwrap();
     let members = state.members.iter();
     let members = members.map(|member| (member.name.to_string(), member.share.0));

@@ -60,6 +60,9 @@ fn left(shares: &[Option<Bytes>]) -> Vec<Bytes> {
     shares.iter().copied().flatten().collect()
 }
 
+/// What going without some members is worth: the sum of their shares, then what is on them, then how many they are.
+type Worth = (u128, Reverse<u128>, Reverse<usize>);
+
 struct Give<'a> {
     floor: Floor<'a>,
     now: Vec<Bytes>,
@@ -95,7 +98,7 @@ impl Give<'_> {
             let members = removed.iter().map(|member| &self.members()[*member]);
             members.map(|member| u128::from(of(member).0)).sum()
         };
-        let mut best: Option<((u128, Reverse<u128>, Reverse<usize>), Vec<usize>)> = None;
+        let mut best: Option<(Worth, Vec<usize>)> = None;
         for set in 1_u32..1 << count {
             let removed: Vec<_> = (0..count).filter(|member| set & (1 << member) != 0).collect();
             let worth = (

@@ -4,6 +4,8 @@
 //! crash of whoever works on it. The invariant: a piece of data that was written lies on as many members as the
 //! profile has copies, at each moment.
 
+mod disks;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +15,8 @@ use hostler_common::bytes::Bytes;
 use hostler_common::error::Retry;
 use hostler_common::rpc::hostler::agent::v1::Measure;
 
-use super::pool::{Change, DeviceName, Member, PoolState, Presence, Profile, Snapshot, Spare};
+use self::disks::{Device, Disks, Piece, usable};
+use super::pool::{Change, DeviceName, PoolState, Profile, Snapshot};
 use super::{Backend, PoolFault};
 use crate::executor::step::{Progress, StepError};
 
@@ -44,26 +47,6 @@ pub enum Fail {
     After,
 }
 
-#[derive(Debug, Clone)]
-struct Device {
-    name: DeviceName,
-    capacity: u64,
-    /// Of a member.
-    share: Option<u64>,
-    /// It is being emptied, so nothing new goes there.
-    is_leaving: bool,
-    is_gone: bool,
-    problem: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-struct Piece {
-    blob: String,
-    bytes: u64,
-    /// One device for each copy.
-    on: Vec<DeviceName>,
-}
-
 #[derive(Debug, Default)]
 struct Gate {
     is_closed: bool,
@@ -72,9 +55,7 @@ struct Gate {
 
 #[derive(Debug)]
 struct Inner {
-    data: Profile,
-    devices: Vec<Device>,
-    pieces: Vec<Piece>,
+    disks: Disks,
     /// Which call fails, after how many good ones, and how.
     faults: BTreeMap<Call, (usize, Fail, Retry)>,
     gate: Gate,
@@ -106,10 +87,13 @@ impl MemoryPool {
             .iter()
             .map(|member| device(member, Some(usable(member.1.0))));
         let spares = spares.iter().map(|spare| device(spare, None));
-        let inner = Inner {
+        let disks = Disks {
             data,
             devices: members.chain(spares).collect(),
             pieces: Vec::new(),
+        };
+        let inner = Inner {
+            disks,
             faults: BTreeMap::new(),
             gate: Gate::default(),
         };
@@ -126,9 +110,7 @@ impl MemoryPool {
         Self(Arc::new(Shared {
             folder: self.0.folder.clone(),
             inner: Mutex::new(Inner {
-                data: inner.data,
-                devices: inner.devices.clone(),
-                pieces: inner.pieces.clone(),
+                disks: inner.disks.clone(),
                 faults: BTreeMap::new(),
                 gate: Gate::default(),
             }),
@@ -139,15 +121,15 @@ impl MemoryPool {
     /// Writes a blob; false when there is no room for it.
     pub fn write(&self, blob: &str, bytes: Bytes) -> bool {
         let mut inner = self.lock();
-        let before = inner.pieces.len();
+        let before = inner.disks.pieces.len();
         let mut left = bytes.0;
         while left > 0 {
             let size = left.min(PIECE);
-            let Some(on) = inner.places(size) else {
-                inner.pieces.truncate(before);
+            let Some(on) = inner.disks.places(size) else {
+                inner.disks.pieces.truncate(before);
                 return false;
             };
-            inner.pieces.push(Piece {
+            inner.disks.pieces.push(Piece {
                 blob: blob.to_owned(),
                 bytes: size,
                 on,
@@ -161,9 +143,10 @@ impl MemoryPool {
     pub fn contents(&self) -> BTreeMap<String, Bytes> {
         let inner = self.lock();
         let mut contents = BTreeMap::new();
-        for piece in &inner.pieces {
+        for piece in &inner.disks.pieces {
             let whole = piece.on.iter().enumerate().all(|(at, device)| {
-                inner.member(device).is_some_and(|device| !device.is_gone) && !piece.on[..at].contains(device)
+                inner.disks.member(device).is_some_and(|device| !device.is_gone)
+                    && !piece.on[..at].contains(device)
             });
             let bytes = contents.entry(piece.blob.clone()).or_insert(Bytes::ZERO);
             if whole {
@@ -177,9 +160,10 @@ impl MemoryPool {
     pub fn is_within_shares(&self) -> bool {
         let inner = self.lock();
         inner
+            .disks
             .devices
             .iter()
-            .all(|device| inner.allocated(&device.name) <= device.share.unwrap_or(0))
+            .all(|device| inner.disks.allocated(&device.name) <= device.share.unwrap_or(0))
     }
 
     /// The call after the next `good` ones fails, once.
@@ -190,7 +174,12 @@ impl MemoryPool {
     /// A device disappears.
     pub fn vanish(&self, device: &str) {
         let mut inner = self.lock();
-        if let Some(device) = inner.devices.iter_mut().find(|known| known.name.0 == device) {
+        if let Some(device) = inner
+            .disks
+            .devices
+            .iter_mut()
+            .find(|known| known.name.0 == device)
+        {
             device.is_gone = true;
         }
     }
@@ -198,7 +187,12 @@ impl MemoryPool {
     /// Somebody uses a spare device for something else, or no longer does.
     pub fn set_problem(&self, device: &str, problem: Option<&str>) {
         let mut inner = self.lock();
-        if let Some(device) = inner.devices.iter_mut().find(|known| known.name.0 == device) {
+        if let Some(device) = inner
+            .disks
+            .devices
+            .iter_mut()
+            .find(|known| known.name.0 == device)
+        {
             device.problem = problem.map(str::to_owned);
         }
     }
@@ -279,11 +273,11 @@ impl MemoryPool {
         progress: &Progress,
         may_stop: bool,
     ) -> Result<(), StepError> {
-        let total = self.lock().allocated(device).saturating_sub(to);
+        let total = self.lock().disks.allocated(device).saturating_sub(to);
         loop {
             self.hold(may_stop.then_some(progress))?;
             let mut inner = self.lock();
-            let left = inner.allocated(device).saturating_sub(to);
+            let left = inner.disks.allocated(device).saturating_sub(to);
             progress.measure(Measure {
                 what: format!("relocate {device}"),
                 done_bytes: total.saturating_sub(left),
@@ -294,6 +288,7 @@ impl MemoryPool {
                 return Ok(());
             }
             if let Some(gone) = inner
+                .disks
                 .devices
                 .iter()
                 .find(|known| known.is_gone && known.share.is_some())
@@ -301,8 +296,12 @@ impl MemoryPool {
                 let problem = format!("device {} does not answer", gone.name);
                 return Err(StepError::message(problem, Retry::Never));
             }
-            let at = inner.pieces.iter().position(|piece| piece.on.contains(device));
-            let moved = at.is_some_and(|at| inner.move_piece(at, device));
+            let at = inner
+                .disks
+                .pieces
+                .iter()
+                .position(|piece| piece.on.contains(device));
+            let moved = at.is_some_and(|at| inner.disks.move_piece(at, device));
             if !moved {
                 let problem =
                     format!("there is no room to move what is on {device}; it is still part of the pool");
@@ -312,7 +311,7 @@ impl MemoryPool {
     }
 
     fn set_leaving(&self, device: &DeviceName, is_leaving: bool) {
-        if let Some(device) = self.lock().device(device) {
+        if let Some(device) = self.lock().disks.device(device) {
             device.is_leaving = is_leaving;
         }
     }
@@ -322,7 +321,7 @@ impl MemoryPool {
         self.set_leaving(device, true);
         let moved = self.relocate(device, 0, progress, may_stop);
         let mut inner = self.lock();
-        if let Some(device) = inner.device(device) {
+        if let Some(device) = inner.disks.device(device) {
             device.is_leaving = false;
             if moved.is_ok() {
                 device.share = None;
@@ -340,7 +339,7 @@ impl MemoryPool {
     ) -> Result<(), StepError> {
         self.set_leaving(device, true);
         let moved = self.relocate(device, to, progress, may_stop);
-        if let Some(device) = self.lock().device(device) {
+        if let Some(device) = self.lock().disks.device(device) {
             device.is_leaving = false;
             if moved.is_ok() {
                 device.share = Some(to);
@@ -353,7 +352,7 @@ impl MemoryPool {
     fn put_in(&self, device: &DeviceName, share: Option<u64>) -> Result<(), StepError> {
         let refused = |problem: String| Err(StepError::message(problem, Retry::Never));
         let mut inner = self.lock();
-        match inner.device(device) {
+        match inner.disks.device(device) {
             None => refused(format!("there is no device {device}")),
             Some(known) if known.is_gone => refused(format!("device {device} does not exist any more")),
             Some(known) if known.share.is_some() => Ok(()),
@@ -369,7 +368,7 @@ impl MemoryPool {
     }
 
     fn set_share(&self, device: &DeviceName, share: u64) -> Result<(), StepError> {
-        match self.lock().device(device) {
+        match self.lock().disks.device(device) {
             Some(known) if !known.is_gone => {
                 known.share = Some(share);
                 Ok(())
@@ -378,132 +377,6 @@ impl MemoryPool {
                 format!("device {device} does not exist any more"),
                 Retry::Never,
             )),
-        }
-    }
-}
-
-fn usable(capacity: u64) -> u64 {
-    capacity / super::plan::ALIGNMENT * super::plan::ALIGNMENT
-}
-
-impl Inner {
-    fn device(&mut self, name: &DeviceName) -> Option<&mut Device> {
-        self.devices.iter_mut().find(|device| device.name == *name)
-    }
-
-    fn member(&self, name: &DeviceName) -> Option<&Device> {
-        self.devices
-            .iter()
-            .find(|device| device.name == *name && device.share.is_some())
-    }
-
-    fn allocated(&self, name: &DeviceName) -> u64 {
-        let pieces = self.pieces.iter().filter(|piece| piece.on.contains(name));
-        pieces.map(|piece| piece.bytes).sum()
-    }
-
-    /// Members that can take `size` more, the emptiest first.
-    fn with_room(&self, size: u64) -> Vec<DeviceName> {
-        let mut room: Vec<_> = self
-            .devices
-            .iter()
-            .filter(|device| !device.is_leaving && !device.is_gone)
-            .filter_map(|device| {
-                let free = device.share?.checked_sub(self.allocated(&device.name))?;
-                (free >= size).then(|| (free, device.name.clone()))
-            })
-            .collect();
-        room.sort_by(|a, b| b.cmp(a));
-        room.into_iter().map(|(_, name)| name).collect()
-    }
-
-    fn places(&self, size: u64) -> Option<Vec<DeviceName>> {
-        let copies = usize::try_from(self.data.copies()).unwrap_or(usize::MAX);
-        let mut room = self.with_room(size);
-        room.truncate(copies);
-        (room.len() == copies).then_some(room)
-    }
-
-    /// Moves the copy of a piece that lies on `from`; one that fits nowhere is halved first, once.
-    fn move_piece(&mut self, at: usize, from: &DeviceName) -> bool {
-        let piece = self.pieces[at].clone();
-        let target = |inner: &Self, bytes| {
-            let room = inner.with_room(bytes);
-            room.into_iter().find(|device| !piece.on.contains(device))
-        };
-        let place = |on: &mut Vec<DeviceName>, to: DeviceName| {
-            on.iter_mut()
-                .filter(|device| *device == from)
-                .for_each(|device| *device = to.clone());
-        };
-        if let Some(to) = target(self, piece.bytes) {
-            place(&mut self.pieces[at].on, to);
-            return true;
-        }
-        let half = piece.bytes / 2;
-        let Some(to) = target(self, half.max(1)) else {
-            return false;
-        };
-        if half == 0 {
-            return false;
-        }
-        self.pieces[at].bytes -= half;
-        let mut other = Piece {
-            bytes: half,
-            ..piece.clone()
-        };
-        place(&mut other.on, to);
-        self.pieces.push(other);
-        true
-    }
-
-    fn state(&self) -> PoolState {
-        let members: Vec<_> = self
-            .devices
-            .iter()
-            .filter_map(|device| {
-                Some(Member {
-                    name: device.name.clone(),
-                    capacity: Bytes(device.capacity),
-                    share: Bytes(device.share?),
-                    allocated: Bytes(self.allocated(&device.name)),
-                    presence: match device.is_gone {
-                        true => Presence::Missing,
-                        false => Presence::Present,
-                    },
-                })
-            })
-            .collect();
-        let spares = self.devices.iter().filter(|device| device.share.is_none());
-        let spares = spares.map(|device| Spare {
-            name: device.name.clone(),
-            capacity: Bytes(device.capacity),
-            problem: match device.is_gone {
-                true => Some(format!("{} does not exist", device.name)),
-                false => device.problem.clone(),
-            },
-        });
-        let used = Bytes(self.pieces.iter().map(|piece| piece.bytes).sum());
-        let raw: u64 = members.iter().map(|member| member.share.0).sum();
-        PoolState {
-            size: Bytes(raw / self.data.copies()),
-            used,
-            data_used: used,
-            metadata_used: Bytes::ZERO,
-            data: self.data,
-            metadata: self.data,
-            spares: spares.collect(),
-            members,
-        }
-    }
-
-    fn is_done(&self, change: &Change) -> bool {
-        let share = self.member(change.device()).and_then(|device| device.share);
-        match change {
-            Change::Add { .. } => share.is_some(),
-            Change::Remove { .. } => share.is_none(),
-            Change::Grow { to, .. } => share.is_some_and(|share| share >= to.0),
-            Change::Shrink { to, .. } => share.is_some_and(|share| share <= to.0),
         }
     }
 }
@@ -519,18 +392,18 @@ impl Backend for MemoryPool {
     }
 
     fn look(&self) -> Result<PoolState, PoolFault> {
-        self.call(Call::Look, || Ok(self.lock().state()))
+        self.call(Call::Look, || Ok(self.lock().disks.state()))
             .map_err(|error| fault(&error))
     }
 
     fn is_done(&self, change: &Change) -> Result<bool, PoolFault> {
-        self.call(Call::IsDone, || Ok(self.lock().is_done(change)))
+        self.call(Call::IsDone, || Ok(self.lock().disks.is_done(change)))
             .map_err(|error| fault(&error))
     }
 
     fn apply(&self, change: &Change, progress: &Progress) -> Result<(), StepError> {
         self.call(Call::Apply, || {
-            if self.lock().is_done(change) {
+            if self.lock().disks.is_done(change) {
                 return Ok(());
             }
             match change {
@@ -546,7 +419,7 @@ impl Backend for MemoryPool {
         self.call(Call::Revert, || match change {
             Change::Grow { device, from, .. } => self.cut(device, from.0, progress, false),
             Change::Add { device, .. } => {
-                let is_member = self.lock().member(device).is_some();
+                let is_member = self.lock().disks.member(device).is_some();
                 match is_member {
                     true => self.take_out(device, progress, false),
                     false => Ok(()),
