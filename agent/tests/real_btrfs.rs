@@ -329,6 +329,9 @@ fn a_cancelled_shrink_stops_and_the_share_is_as_before() {
     std::thread::scope(|scope| {
         let apply = scope.spawn(|| pool.apply(&shrink, &ears.progress()));
         until("it shrinks", || exclusive(&path) == "resize");
+        until("it says how far it is", || {
+            !ears.measures.lock().unwrap().is_empty()
+        });
         assert!(!pool.is_done(&shrink).unwrap());
         ears.cancel();
         let error = apply.join().unwrap().unwrap_err();

@@ -80,8 +80,9 @@ impl Btrfs {
         let mut keep_going = || {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                look();
+                // First, since a look may take a while.
                 self.heed_cancel(large, progress, &mut cancelled);
+                look();
             }
             // The kernel stops, and with it the program. A signal would say less about when.
             KeepGoing::Yes
@@ -123,8 +124,8 @@ impl Btrfs {
     ) -> Result<Followed, StepError> {
         let mut cancelled = None;
         while sysfs.exclusive().map_err(cannot_tell)? == large.shows_as() {
-            look();
             self.heed_cancel(large, progress, &mut cancelled);
+            look();
             pause();
         }
         Ok(Followed { cancelled })

@@ -5,6 +5,7 @@
 //! is ever wiped, and none is taken that holds anything; what the pool itself left on a device is cleared.
 
 mod add;
+mod beyond;
 mod exclusive;
 mod figures;
 mod long;

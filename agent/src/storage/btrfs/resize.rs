@@ -6,6 +6,7 @@
 use hostler_common::bytes::Bytes;
 use hostler_common::error::Retry;
 
+use super::beyond::Shrinking;
 use super::figures::Exclusive;
 use super::long::{Ended, Large};
 use super::members;
@@ -33,13 +34,19 @@ impl Btrfs {
             let Some(member) = view.member(block) else {
                 return never(format!("{device} is no part of pool {pool}"));
             };
+            let mut shrinking = Shrinking::new(self, &device.0, member, to);
+            let mut look = || {
+                if to < from {
+                    shrinking.look(progress);
+                }
+            };
             let running = view.exclusive()?;
             // While a shrink runs the share is its aim already.
             if running == Exclusive::Resize && member.share == to && to < from {
                 progress.say(format!(
                     "{device} is being shrunk already: following that to its end"
                 ));
-                let followed = self.follow_large(Large::Resize, &view.sysfs, progress, &mut || ())?;
+                let followed = self.follow_large(Large::Resize, &view.sysfs, progress, &mut look)?;
                 let after = self.view(Access::Read)?;
                 let made = after.member(block).is_some_and(|member| member.share == to);
                 match followed.cancelled {
@@ -90,7 +97,7 @@ impl Btrfs {
                 );
                 Err(StepError::message(what, retry))
             };
-            match self.run_large(Large::Resize, &arguments, &view.sysfs, progress, &mut || ())? {
+            match self.run_large(Large::Resize, &arguments, &view.sysfs, progress, &mut look)? {
                 Ended::Busy => {}
                 Ended::Done => {
                     let share = self.view(Access::Read)?.member(block).map(|member| member.share);
