@@ -10,7 +10,7 @@ use std::time::Duration;
 use hostler_common::bytes::Bytes;
 use hostler_common::error::Retry;
 
-use super::figures::Show;
+use super::figures::{Exclusive, Show};
 use super::members::{self, whole_sectors};
 use super::mount::Access;
 use super::{Btrfs, cannot_tell};
@@ -36,13 +36,12 @@ impl Btrfs {
             let share = view.member(block).map(|member| member.share);
             Ok::<_, PoolFault>((view, share.is_some_and(|share| share > Bytes::ZERO)))
         };
-        let (view, there) = is_in(Access::Write)?;
-        if there {
-            return Ok(());
+        let (mut view, mut there) = is_in(Access::Write)?;
+        if !there && view.exclusive()? != Exclusive::Nothing {
+            self.wait_for_turn(&view.sysfs, progress)?;
+            // What was waited for may have been just this.
+            (view, there) = is_in(Access::Write)?;
         }
-        self.wait_for_turn(&view.sysfs, progress)?;
-        // What was waited for may have been just this.
-        let (view, there) = is_in(Access::Write)?;
         if there {
             return Ok(());
         }
