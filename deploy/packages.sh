@@ -18,7 +18,7 @@ DEMO=(
   cpio openssl iproute2 jq procps tini
   btrfs-progs restic util-linux mount
 )
-TEST=("${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates)
+TEST=("${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates fdisk e2fsprogs libcap2-bin)
 
 usage="usage: packages.sh [build] [demo] [test]"
 [[ $# -gt 0 ]] || fail "$usage"

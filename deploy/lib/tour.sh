@@ -60,7 +60,6 @@ storage_tour() {
   mkdir -p "$POOL_PATH/desktops"
   head -c 48M /dev/urandom >"$photos"
   echo "the only copy of a thesis" >"$POOL_PATH/desktops/thesis.txt"
-  before="$(pool_checksums)"
   show hostler storage list
 
   say "tour: expand it; first only look"
@@ -69,6 +68,11 @@ storage_tour() {
   expect_size "a dry run" -eq "$size"
   show hostler storage expand 600MiB
   expect_size "an expand by 600 MiB" -ge $((size + 600 * 1024 * 1024))
+  # What comes now lies on the new devices, and has to move before they can leave.
+  head -c 64M /dev/urandom >"$POOL_PATH/desktops/videos.img"
+  sync --file-system "$POOL_PATH"
+
+  before="$(pool_checksums)"
 
   say "tour: back it up, lose a file, and get it back"
   show hostler backups create

@@ -158,7 +158,7 @@ async fn amounts_that_make_no_sense_change_nothing_and_say_why() {
     storage
         .says(2, &["storage", "expand", "--", "-1"], &["10GiB"])
         .await;
-    let enough = ["spare", "300.00 MiB"];
+    let enough = ["can be added", "300.00 MiB"];
     storage
         .says(1, &["storage", "expand", "16777215TiB"], &enough)
         .await;
@@ -218,7 +218,7 @@ async fn a_pool_that_is_not_mounted_or_read_only_is_listed_with_the_reason_and_l
         .await;
     wait::until("the list says why", || async {
         let pool = storage.listed().await?;
-        pool["reason"].as_str()?.contains("read-only").then_some(())
+        pool["problem"].as_str()?.contains("read-only").then_some(())
     })
     .await;
     storage.pool.unmount();
@@ -303,7 +303,7 @@ async fn a_repository_that_is_missing_full_or_of_another_password_is_told_apart(
     let said = storage.site.run_hostler("operator", &["backups", "create"]).await;
     must("umount", &[repository]);
     assert_eq!(said.0, 1, "{said:?}");
-    assert!(format!("{said:?}").contains("no space left"), "{said:?}");
+    assert!(format!("{said:?}").contains("is full"), "{said:?}");
 
     std::fs::remove_dir(pool.repository()).unwrap();
     std::fs::rename(&aside, pool.repository()).unwrap();

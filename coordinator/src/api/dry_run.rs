@@ -55,7 +55,7 @@ fn tell(answer: &DryRunAnswer) -> Vec<Said> {
     }
     let outcome = match answer.outcome.trim() {
         "" => "would do nothing".to_owned(),
-        outcome if outcome.starts_with("would ") => outcome.to_owned(),
+        outcome if outcome.split(' ').any(|word| word == "would") => outcome.to_owned(),
         outcome => format!("would {outcome}"),
     };
     said.push(Said::new(OperationState::Completed, sentences::line(&outcome)));
