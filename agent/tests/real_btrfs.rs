@@ -376,7 +376,7 @@ fn a_spare_that_holds_anything_or_is_used_is_refused_by_name_and_unchanged() {
     let path = bench.pool(&[&a], &[]);
     let size = 512 * MIB;
     let [ext4, btrfs, dos, gpt, swap, mounted, held, small] =
-        [size, size, size, size, size, size, size, 255 * MIB].map(|size| bench.device(size));
+        [size, size, size, size, size, size, size, 108 * MIB].map(|size| bench.device(size));
     run("mkfs.ext4", &["-q", "-L", "photos", &ext4]);
     run("mkfs.btrfs", &["-q", &btrfs]);
     write_dos(&dos);
@@ -403,7 +403,7 @@ fn a_spare_that_holds_anything_or_is_used_is_refused_by_name_and_unchanged() {
         (&swap, "holds a signature of swap"),
         (&mounted, "is mounted on "),
         (&held, "is in use by loop"),
-        (&small, "has 255.00 MiB; the least that is taken is 256.00 MiB"),
+        (&small, "has 108.00 MiB; the least that is taken is 109.00 MiB"),
         (&read_only, "is read-only"),
         (&empty, "has no size"),
         (&other, "is part of the mounted btrfs"),

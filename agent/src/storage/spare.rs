@@ -18,9 +18,9 @@ use super::block::{Block, Node, names_in};
 use super::mount_table::{self, parse_device};
 use crate::command::{CommandFault, Program};
 
-/// Less is refused: btrfs takes two MiB, yet cannot shrink a device below this, nor put a chunk of data on much
-/// less (btrfs_shrink_device and btrfs_ioctl_resize of the kernel).
-pub const SMALLEST: Bytes = Bytes(256 << 20);
+/// Less is refused: the kernel would take two MiB, and mkfs.btrfs asks for this, on which a chunk of each kind fits. One
+/// below 256 MiB can leave again and cannot be shrunk (btrfs_ioctl_resize).
+pub const SMALLEST: Bytes = Bytes(109 << 20);
 
 /// How much is read at either end.
 const PROBED: u64 = 1 << 20;

@@ -4,7 +4,7 @@
 use hostler_common::bytes::Bytes;
 use thiserror::Error;
 
-use super::floor::{Floor, Lack, Reserve};
+use super::floor::{Floor, Lack, Reserve, left};
 use super::{Refusal, StoragePlan, refuse_degraded};
 use crate::storage::pool::{Change, DeviceName, Member, PoolState};
 
@@ -171,11 +171,10 @@ fn safe_after(state: &PoolState, changes: &[Change], reserve: Reserve) -> Result
     }
     let Some(change) = last else { return Ok(()) };
     let floor = Floor { state, reserve };
-    let after: Vec<_> = after.into_iter().flatten().collect();
     floor.holds(&before, &after).map_err(|lack| Misfit::Unsafe {
         change: change.to_string(),
         used: state.used,
-        left: state.size.minus(floor.size_lost(&before, &after)),
+        left: state.size.minus(floor.size_lost(&before, &left(&after))),
         reserve,
         lack,
     })

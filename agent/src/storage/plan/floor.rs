@@ -7,6 +7,7 @@ use hostler_common::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::moves::Moves;
 use super::profile::usable;
 use crate::storage::pool::PoolState;
 
@@ -97,6 +98,16 @@ pub(super) fn sum(shares: &[Bytes]) -> u128 {
     shares.iter().map(|share| u128::from(share.0)).sum()
 }
 
+/// The shares of the members that stay.
+pub(super) fn left(shares: &[Option<Bytes>]) -> Vec<Bytes> {
+    shares.iter().copied().flatten().collect()
+}
+
+/// A chunk is at most a tenth of the pool.
+fn chunk(total: u128, largest: u128) -> u128 {
+    largest.min(total / 10).max(1)
+}
+
 impl Floor<'_> {
     /// How much the kernel's figure of the size falls when the shares go from `before` to `after`.
     pub(super) fn size_lost(&self, before: &[Bytes], after: &[Bytes]) -> Bytes {
@@ -105,9 +116,12 @@ impl Floor<'_> {
         Bytes(u64::try_from(lost).unwrap_or(u64::MAX))
     }
 
-    /// Whether the pool may have the shares `after` in place of `before`, which it has now.
-    pub(super) fn holds(&self, before: &[Bytes], after: &[Bytes]) -> Result<(), Lack> {
+    /// Whether the members may have the shares `after` in place of `before`, which they have now; none is for one that
+    /// leaves.
+    pub(super) fn holds(&self, before: &[Bytes], after: &[Option<Bytes>]) -> Result<(), Lack> {
         let state = self.state;
+        let members = after;
+        let after: &[Bytes] = &left(after);
         let needed = state.data.min_devices().max(state.metadata.min_devices());
         if after.len() < needed {
             return Err(Lack::Devices);
@@ -122,10 +136,27 @@ impl Floor<'_> {
         if !self.reserve.is_kept(usable(state.data, after).0.into(), used) {
             return Err(Lack::Reserve);
         }
-        match self.has_room(sum(before), after) {
+        let (chunk, pieces) = self.metadata_chunks(sum(before));
+        let (devices, times) = state.metadata.spread();
+        let taken = chunk * pieces * times * devices as u128;
+        let finds_room = || Moves::new(state, before, taken).find_room(members);
+        match self.has_room(sum(before), after) && finds_room() {
             true => Ok(()),
             false => Err(Lack::Room),
         }
+    }
+
+    /// How large a chunk of metadata is on a pool of `total` bytes, and how many of them it fills, without copies.
+    fn metadata_chunks(&self, total: u128) -> (u128, u128) {
+        let size = chunk(
+            total,
+            match total > LARGE_POOL {
+                true => DATA_CHUNK,
+                false => METADATA_CHUNK,
+            },
+        );
+        let metadata = u128::from(self.state.metadata_used.0) + METADATA_MARGIN;
+        (size, metadata.div_ceil(size))
     }
 
     /// Metadata first, on the devices with the most room, as the kernel does; then the data, with room for one more
@@ -136,13 +167,9 @@ impl Floor<'_> {
             .iter()
             .map(|share| u128::from(share.0).saturating_sub(UNUSED_AT_START))
             .collect();
-        let chunk = |largest: u128| largest.min(total / 10).max(1);
-        let metadata_chunk = chunk(match total > LARGE_POOL {
-            true => DATA_CHUNK,
-            false => METADATA_CHUNK,
-        });
-        let metadata = (u128::from(state.metadata_used.0) + METADATA_MARGIN).next_multiple_of(metadata_chunk);
-        let pieces = (metadata / metadata_chunk).min(PIECES_AT_MOST);
+        let (metadata_chunk, chunks) = self.metadata_chunks(total);
+        let pieces = chunks.min(PIECES_AT_MOST);
+        let metadata = metadata_chunk * chunks;
         let (devices, times) = state.metadata.spread();
         let piece = metadata.div_ceil(pieces) * times;
         for _ in 0..pieces {
@@ -158,7 +185,7 @@ impl Floor<'_> {
             .into_iter()
             .map(|room| Bytes(u64::try_from(room).unwrap_or(u64::MAX)))
             .collect();
-        u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + chunk(DATA_CHUNK)
+        u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + chunk(total, DATA_CHUNK)
     }
 }
 

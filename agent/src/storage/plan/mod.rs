@@ -6,6 +6,7 @@
 mod expand;
 mod fit;
 mod floor;
+mod moves;
 mod profile;
 mod shrink;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 
 use hostler_common::bytes::Bytes;
 
-use super::floor::{Floor, Reserve};
+use super::floor::{Floor, Reserve, left};
 use super::profile::usable;
 use super::{ALIGNMENT, Refusal, StoragePlan, refuse_degraded};
 use crate::storage::pool::{Change, Member, PoolState};
@@ -55,11 +55,6 @@ pub fn smallest(state: &PoolState, reserve: Reserve) -> Bytes {
     shrink(state, Bytes(u64::MAX), reserve).map_or(state.size, |plan| plan.after)
 }
 
-/// The shares of the members that stay.
-fn left(shares: &[Option<Bytes>]) -> Vec<Bytes> {
-    shares.iter().copied().flatten().collect()
-}
-
 /// What going without some members is worth: the sum of their shares, then what is on them, then how many they are.
 type Worth = (u128, Reverse<u128>, Reverse<usize>);
 
@@ -76,16 +71,17 @@ impl Give<'_> {
 
     /// Whether the pool may be left with these shares: safe, and not more given up than was asked for, neither as the
     /// kernel counts nor in what can be stored.
-    fn may_leave(&self, after: &[Bytes]) -> bool {
+    fn may_leave(&self, shares: &[Option<Bytes>]) -> bool {
         let data = self.floor.state.data;
-        self.floor.size_lost(&self.now, after) <= self.max
-            && self.floor.holds(&self.now, after).is_ok()
-            && usable(data, &self.now).minus(usable(data, after)) <= self.max
+        let after = left(shares);
+        self.floor.size_lost(&self.now, &after) <= self.max
+            && usable(data, &self.now).minus(usable(data, &after)) <= self.max
+            && self.floor.holds(&self.now, shares).is_ok()
     }
 
-    fn without(&self, removed: &[usize]) -> Vec<Bytes> {
+    fn without(&self, removed: &[usize]) -> Vec<Option<Bytes>> {
         let stays = |(member, share): (usize, &Bytes)| (!removed.contains(&member)).then_some(*share);
-        self.now.iter().enumerate().filter_map(stays).collect()
+        self.now.iter().enumerate().map(stays).collect()
     }
 
     /// The set of members with the largest sum that may go; among equals the one with the least to move.
@@ -155,7 +151,7 @@ impl Give<'_> {
         let mut trial = shares.to_vec();
         let mut may_have = |units: u64| {
             trial[member] = Some(Bytes(units * ALIGNMENT));
-            self.may_leave(&left(&trial))
+            self.may_leave(&trial)
         };
         let least = LEAST_SHARE.0 / ALIGNMENT;
         let mut high = share.0.saturating_sub(1) / ALIGNMENT;
