@@ -217,7 +217,8 @@ fn binding(
         format!(", but {} is less than a device can give up", wanted.exact())
     } else if floor < size {
         format!(
-            ": data ({data}) and metadata ({metadata}) need the rest on its {devices} devices, each of which keeps at least {LEAST_SHARE}"
+            ": data ({data}) and metadata ({metadata}) need the rest, and room to move, on its {devices} devices, each of which \
+             keeps at least {LEAST_SHARE}"
         )
     } else {
         String::new()
