@@ -160,6 +160,7 @@ impl CreateStep {
             ));
         }
         verify::remove_stray_caches(&self.inner.settings.cache_dir);
+        Mark::Keeping.clear_of_others(&self.inner.settings, &self.operation.to_string());
         self.remove_doubtful(progress, &ear)
     }
 
@@ -276,7 +277,7 @@ impl CreateStep {
     }
 
     /// From here on the new backup stays whatever happens: others may go in its favour. A file says so, since a crash
-    /// and a cancel may follow.
+    /// and a cancel may follow, even after the last line of this: it stays until the next backup.
     fn keep(&self, progress: &Progress) {
         let (inner, ear) = (&self.inner, Ear::deaf(progress));
         let own = self.operation.to_string();
@@ -300,7 +301,6 @@ impl CreateStep {
             }
         };
         progress.conclude(self.conclusion(&kept, &ear));
-        Mark::Keeping.clear(&inner.settings, &own);
     }
 
     fn conclusion(&self, kept: &str, ear: &Ear<'_>) -> String {
@@ -348,7 +348,6 @@ impl CreateStep {
         let (settings, own) = (&self.inner.settings, self.operation.to_string());
         if Mark::Keeping.is_set(settings, &own) {
             progress.say("the new backup stays: it is good, and older ones may have been removed already");
-            Mark::Keeping.clear(settings, &own);
             return;
         }
         let ear = Ear::deaf(progress);

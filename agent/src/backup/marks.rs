@@ -50,6 +50,14 @@ impl Mark {
         }
     }
 
+    /// Of operations that are over: only one works on a pool at a time.
+    pub(super) fn clear_of_others(self, settings: &Settings, own: &str) {
+        let all = self.all(settings);
+        for operation in all.iter().filter(|operation| *operation != own) {
+            self.clear(settings, operation);
+        }
+    }
+
     pub(super) fn is_set(self, settings: &Settings, operation: &str) -> bool {
         self.path(settings, operation).exists()
     }

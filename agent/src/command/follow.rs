@@ -13,8 +13,9 @@ use nix::unistd::Pid;
 
 use super::{Command, CommandFault, KEPT, Keep, Kept, LAST_WORDS, Output};
 
-/// The longest line that is handed on whole; what is beyond is dropped.
-const LINE_BOUND: usize = 1024 * 1024;
+/// The longest line that is handed on whole; what is beyond is dropped. restic lists all backups in one line, with 600
+/// bytes or so for each: this holds more than any rule of the configuration keeps.
+const LINE_BOUND: usize = 64 * 1024 * 1024;
 
 /// Lines that wait for whoever listens. More stay in the pipe, and the program waits.
 const LINES_BOUND: usize = 16;
@@ -43,7 +44,7 @@ enum Event {
 
 impl Command {
     /// Runs it to its end, whatever that is. Every line of its standard output goes to `on_line`, without its
-    /// newline and cut at 1 MiB. `keep_going` is asked about every 200 ms; after its Stop it is not asked again,
+    /// newline and cut at 64 MiB. `keep_going` is asked about every 200 ms; after its Stop it is not asked again,
     /// and the output has the status of a program that was stopped.
     ///
     /// # Errors
@@ -241,6 +242,17 @@ mod tests {
             .follow(&mut hear, &mut yes, LONG)
             .unwrap();
         assert_eq!(lengths, [LINE_BOUND, 4]);
+    }
+
+    #[test]
+    fn the_list_of_many_backups_is_one_line_and_is_heard_whole() {
+        let mut lengths = Vec::new();
+        let mut hear = |line: &str| lengths.push(line.len());
+        let list = 10_000 * 700;
+        sh(&format!("head -c {list} /dev/zero | tr '\\0' a; echo"))
+            .follow(&mut hear, &mut yes, LONG)
+            .unwrap();
+        assert_eq!(lengths, [list]);
     }
 
     #[test]

@@ -126,11 +126,21 @@ fn a_good_backup_for_which_others_may_have_gone_is_not_taken_back() {
         step.apply(*befores.last().unwrap(), &story.progress()).unwrap();
     }
     // As if the process had died while old backups were removed, and somebody cancelled then.
-    let mark = format!("keeping-{}", job.operation);
-    std::fs::write(rig.settings.cache_dir.join(&mark), "").unwrap();
-    let again = rig.plan(&job, None).unwrap();
-    undo(&again, &befores, &story);
+    let mark = rig.settings.cache_dir.join(format!("keeping-{}", job.operation));
+    std::fs::write(&mark, "").unwrap();
+    for _ in 0..2 {
+        undo(&rig.plan(&job, None).unwrap(), &befores, &story);
+        assert_eq!(rig.backups.list().unwrap().len(), 2);
+        assert!(story.text().contains("stays: it is good"), "{}", story.text());
+    }
+    // Or right after the last step, before the journal says so.
+    std::fs::remove_file(&mark).unwrap();
+    let last = &planned.steps[5];
+    befores.push(last.look().unwrap());
+    last.apply(befores[5], &story.progress()).unwrap();
+    undo(&rig.plan(&job, None).unwrap(), &befores, &story);
     assert_eq!(rig.backups.list().unwrap().len(), 2);
-    assert!(story.text().contains("stays: it is good"), "{}", story.text());
-    assert!(!rig.settings.cache_dir.join(&mark).exists());
+
+    rig.back_up();
+    assert!(!mark.exists(), "the next backup clears it away");
 }

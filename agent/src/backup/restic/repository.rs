@@ -273,16 +273,18 @@ impl Repository {
         .into();
         arguments.push(self.pool_tags());
         arguments.extend_from_slice(rules);
-        let mut groups = Vec::new();
+        let mut groups = Ok(Vec::new());
         let mut on_line = |line: &str| {
             // What the prune says follows it, and is for people.
-            if line.starts_with('[')
-                && let Ok(said) = serde_json::from_str::<Vec<Forgotten>>(line)
-            {
-                groups = said;
+            if line.starts_with("[{") {
+                groups = serde_json::from_str::<Vec<Forgotten>>(line);
             }
         };
         self.run(Call::of("forget", &arguments).on_line(&mut on_line), ear)?;
+        let groups = groups.map_err(|source| ResticFault::Answer {
+            what: "forget",
+            source,
+        })?;
         let mut all = Forgotten {
             keep: Some(Vec::new()),
             remove: Some(Vec::new()),
