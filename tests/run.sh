@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test of Hostler, on a real libvirt.
+# Every test of Hostler, on a real libvirt, btrfs and restic.
 #
 #   run.sh          all of it; ends with "N passed, N failed"
 #   run.sh FILTER   only the Rust tests whose name holds FILTER

@@ -50,17 +50,18 @@ pub(super) fn dry_run(inner: &Inner, id: &BackupId) -> Result<DryRunAnswer, Stri
             "remove from the repository what only this backup holds".to_owned(),
         ],
         outcome: format!(
-            "{} of pool {pool} stay, the newest of them {newest}",
-            backups(stay.len())
+            "backup {} of pool {pool} would be deleted; {}, the newest of them {newest}",
+            backup.short(),
+            would_stay(stay.len())
         ),
         size_change_bytes: 0,
     })
 }
 
-fn backups(count: usize) -> String {
+fn would_stay(count: usize) -> String {
     match count {
-        1 => "1 backup".to_owned(),
-        count => format!("{count} backups"),
+        1 => "1 backup would stay".to_owned(),
+        count => format!("{count} backups would stay"),
     }
 }
 

@@ -138,7 +138,8 @@ fn a_backup_is_deleted_by_its_id_but_never_the_last_one() {
         "{dry:?}"
     );
     assert!(
-        dry.outcome.starts_with("1 backup of pool default stay"),
+        dry.outcome
+            .contains("of pool default would be deleted; 1 backup would stay, the newest of them"),
         "{dry:?}"
     );
     rig.run(delete.clone()).unwrap();

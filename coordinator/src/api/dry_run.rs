@@ -55,8 +55,7 @@ fn tell(answer: &DryRunAnswer) -> Vec<Said> {
     }
     let outcome = match answer.outcome.trim() {
         "" => "would do nothing".to_owned(),
-        outcome if outcome.split(' ').any(|word| word == "would") => outcome.to_owned(),
-        outcome => format!("would {outcome}"),
+        outcome => outcome.to_owned(),
     };
     said.push(Said::new(OperationState::Completed, sentences::line(&outcome)));
     said
@@ -83,12 +82,16 @@ mod tests {
         );
         let many = tell(&DryRunAnswer {
             lines: vec!["x".into(); LINES_AT_MOST + 5],
-            outcome: "grow by 1.00 KiB".into(),
+            outcome: "3 backups stay".into(),
             ..Default::default()
         });
         assert_eq!(many.len(), LINES_AT_MOST + 2);
         assert_eq!(many[LINES_AT_MOST].msg, "and 5 more lines");
-        assert_eq!(many.last().unwrap().msg, "would grow by 1.00 KiB");
+        assert_eq!(
+            many.last().unwrap().msg,
+            "3 backups stay",
+            "in the owner's own words"
+        );
         assert_eq!(tell(&DryRunAnswer::default()).len(), 1, "always a last word");
     }
 }
