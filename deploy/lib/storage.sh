@@ -13,6 +13,18 @@ loop_of() {
   losetup --noheadings --output NAME --associated "$1" | sed -n 1p
 }
 
+# A disk of the pool, if there is one: a shrink may have taken the first one out.
+pool_disk() {
+  local disk device
+  for disk in "${POOL_DISKS[@]}"; do
+    device="$(readlink "$STORAGE/devices/$disk")"
+    if blkid --probe --match-types btrfs "$device" >/dev/null 2>&1; then
+      echo "$device"
+      return
+    fi
+  done
+}
+
 storage_prepare() {
   local disk file device
   say "storage: a btrfs pool on loop devices, three of them spare, and a restic repository"
@@ -26,10 +38,12 @@ storage_prepare() {
   done
   btrfs device scan >/dev/null 2>&1 || true
   if ! mountpoint --quiet "$POOL_PATH"; then
-    device="$STORAGE/devices/${POOL_DISKS[0]}"
-    blkid --probe --match-types btrfs "$(readlink "$device")" >/dev/null 2>&1 ||
-      logged "$LOGS/storage.log" mkfs.btrfs --quiet --label hostler-demo --data single --metadata dup "$(readlink "$device")"
-    mount -t btrfs "$(readlink "$device")" "$POOL_PATH"
+    device="$(pool_disk)"
+    if [[ -z "$device" ]]; then
+      device="$(readlink "$STORAGE/devices/${POOL_DISKS[0]}")"
+      logged "$LOGS/storage.log" mkfs.btrfs --quiet --label hostler-demo --data single --metadata dup "$device"
+    fi
+    mount -t btrfs "$device" "$POOL_PATH"
   fi
   if [[ ! -e "$STORAGE/backup.password" ]]; then
     (umask 0077 && openssl rand -hex 24 >"$STORAGE/backup.password")
@@ -65,6 +79,7 @@ storage_remove() {
     umount "$POOL_PATH" || fail "something still uses $POOL_PATH; see: fuser -vm $POOL_PATH, then run this again"
   fi
   for file in "$STORAGE"/files/*; do
+    [[ -e "$file" ]] || continue
     device="$(loop_of "$file")"
     [[ -z "$device" ]] || losetup --detach "$device"
   done
