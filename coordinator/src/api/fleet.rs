@@ -1,5 +1,5 @@
 //! `hostler.fleet.v1.FleetService`: whole inventories, the history of operations, watches, and the way to
-//! storage pools, which [`super::storage`] serves.
+//! storage pools, which `storage.rs` serves.
 
 use futures_util::StreamExt as _;
 use hostler_common::id::{HypervisorId, OperationId, ResourceName};
