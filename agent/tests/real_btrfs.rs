@@ -713,7 +713,15 @@ fn a_pool_that_cannot_be_used_says_why_and_the_way_out() {
     run("mount", &["-o", "remount,ro", &shown]);
     assert!(look(&pool).contains("read-only"), "{}", look(&pool));
     assert!(apply(&pool, &resize(&a, 1024 * MIB, 512 * MIB)).is_err());
+    pool.take_snapshot().unwrap_err();
+    pool.remove_snapshot().expect("what was not taken is not there");
     run("mount", &["-o", "remount,rw", &shown]);
+    pool.take_snapshot().unwrap();
+    run("mount", &["-o", "remount,ro", &shown]);
+    pool.remove_snapshot()
+        .expect_err("one that is there stays there");
+    run("mount", &["-o", "remount,rw", &shown]);
+    pool.remove_snapshot().unwrap();
     pool.look().unwrap();
 
     std::fs::create_dir(path.join("folder")).unwrap();

@@ -88,10 +88,12 @@ impl Btrfs {
 
     /// Deletes the snapshot and waits until that is on the devices. Its space comes back in the background.
     pub(super) fn delete_snapshot(&self) -> Result<(), PoolFault> {
-        mount::check(&self.settings.pool, &self.settings.path, Access::Write)?;
+        // A pool that cannot be written to, and holds none, has none to delete: no person need look at it.
+        mount::check(&self.settings.pool, &self.settings.path, Access::Read)?;
         let Some(Snapshot { path }) = self.snapshot_there()? else {
             return Ok(());
         };
+        mount::check(&self.settings.pool, &self.settings.path, Access::Write)?;
         let shown = path.display().to_string();
         let arguments = ["subvolume", "delete", "--commit-after", "--", &shown].map(str::to_owned);
         let deleted = self.btrfs.command(arguments).succeed(COMMITTED_WITHIN);
