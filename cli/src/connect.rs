@@ -134,15 +134,16 @@ impl Coordinator {
         match tokio::time::timeout(self.answer_within, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failed(call, status)),
-            Err(_) => Err(self.no_answer()),
+            Err(_) => Err(self.no_answer(call)),
         }
     }
 
     /// `--timeout` passed.
-    fn no_answer(&self) -> Failure {
+    fn no_answer(&self, call: Call) -> Failure {
         Failure::NoAnswer {
             address: self.address.clone(),
             after: self.answer_within,
+            storage: call.is_about_storage(),
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     NoAnswer {
         address: CoordinatorAddress,
         after: Duration,
+        /// Whether the answer is one of a pool's host.
+        storage: bool,
     },
     /// `--timeout` passed while an operation went on.
     #[error("the operation had not ended within {}; it goes on without this client", humantime::format_duration(*after))]
@@ -168,7 +170,10 @@ impl Failure {
                 address,
                 status,
             } => call_way_out(call, address, status),
-            Self::NoAnswer { .. } => {
+            Self::NoAnswer { storage: true, .. } => {
+                "--timeout 90s: the pool's host may have to wait for its devices or its repository, and says so after a minute".into()
+            }
+            Self::NoAnswer { storage: false, .. } => {
                 format!("a longer --timeout, or {SERVICE} there")
             }
             Self::NotEnded { watch, .. } => watching(watch),

@@ -47,7 +47,7 @@ pub(crate) struct Restore {
     /// Only this file or directory of the pool; may be given again
     #[arg(long, value_name = "PATH")]
     path: Vec<PoolPath>,
-    /// Replace files that are there
+    /// Replace what is there: a directory as a whole, so that files which came into it since the backup are lost
     #[arg(long, requires = "path", conflicts_with = "to")]
     overwrite: bool,
     #[command(flatten)]

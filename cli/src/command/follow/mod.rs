@@ -111,6 +111,7 @@ async fn guarded(
         (None, limit) => Err(Failure::NoAnswer {
             address: context.settings.coordinator.clone(),
             after: limit.unwrap_or_default(),
+            storage: false,
         }),
     }
 }
