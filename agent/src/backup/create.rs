@@ -159,7 +159,6 @@ impl CreateStep {
                 stray.path.display()
             ));
         }
-        verify::remove_stray_caches(&self.inner.settings.cache_dir);
         Mark::Keeping.clear_of_others(&self.inner.settings, &self.operation.to_string());
         self.remove_doubtful(progress, &ear)
     }
@@ -279,7 +278,7 @@ impl CreateStep {
     /// From here on the new backup stays whatever happens: others may go in its favour. A file says so, since a crash
     /// and a cancel may follow, even after the last line of this: it stays until the next backup.
     fn keep(&self, progress: &Progress) {
-        let (inner, ear) = (&self.inner, Ear::deaf(progress));
+        let (inner, ear) = (&self.inner, Ear::of(progress));
         let own = self.operation.to_string();
         let marked = Mark::Keeping
             .set(&inner.settings, &own)
@@ -300,7 +299,7 @@ impl CreateStep {
                 warning
             }
         };
-        progress.conclude(self.conclusion(&kept, &ear));
+        progress.conclude(self.conclusion(&kept, &Ear::deaf(progress)));
     }
 
     fn conclusion(&self, kept: &str, ear: &Ear<'_>) -> String {

@@ -122,7 +122,7 @@ impl Step for DeleteStep {
     }
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
-        let ear = Ear::deaf(progress);
+        let ear = Ear::of(progress);
         let repository = &self.inner.repository;
         locks::remove_stale(repository, &ear)?;
         let all = self.inner.backups(&ear)?;
@@ -136,9 +136,9 @@ impl Step for DeleteStep {
         let Err(fault) = repository.forget(&self.id, &ear) else {
             return Ok(());
         };
-        // The backup is forgotten before its room is freed, and forgotten is deleted.
+        // The backup is forgotten before its room is freed, and forgotten is deleted, whoever cancelled then.
         let gone = repository
-            .backups(&ear)?
+            .backups(&Ear::deaf(progress))?
             .iter()
             .all(|backup| backup.id != self.id);
         if !gone {

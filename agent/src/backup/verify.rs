@@ -103,6 +103,8 @@ pub(super) fn is_whole(inner: &Inner, backup: &Snapshot, ear: &Ear<'_>) -> Resul
 
 /// restic's own check, with a share of the data read back.
 pub(super) fn check(inner: &Inner, read: ReadShare, ear: &Ear<'_>) -> Result<(), ResticFault> {
+    // Of a check that a crash ended.
+    remove_stray_caches(&inner.settings.cache_dir);
     let share = match read {
         ReadShare::ALL => "--read-data".to_owned(),
         share => format!("--read-data-subset={}%", share.percent()),
@@ -128,7 +130,7 @@ fn how_far(line: &str) -> Option<(u32, &str)> {
 }
 
 /// A check that is killed leaves its own cache, as large as the repository's metadata.
-pub(super) fn remove_stray_caches(cache_dir: &Path) {
+fn remove_stray_caches(cache_dir: &Path) {
     let Ok(entries) = std::fs::read_dir(cache_dir) else {
         return;
     };

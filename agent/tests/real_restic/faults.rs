@@ -342,3 +342,32 @@ fn a_place_without_room_is_told_before_anything_is_restored() {
     );
     assert_eq!(std::fs::read_dir(&small).unwrap().count(), 0);
 }
+
+#[test]
+fn a_repository_that_never_answers_does_not_hold_up_a_cancel() {
+    // It takes connections and says nothing.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let mut rig = Rig::new();
+    std::fs::write(rig.pool("file"), "1").unwrap();
+    rig.back_up();
+    let id = rig.backups.list().unwrap()[0].id.clone();
+    rig.change(|settings| settings.repository = format!("rest:http://{address}/"));
+    let soon = Instant::now() + Duration::from_secs(1);
+    let delete = crate::rig::job(Request::DeleteBackup {
+        id: id.parse().unwrap(),
+    });
+    let decided = serde_json::json!({ "backup": id });
+    for (job, decided) in [
+        (crate::rig::job(Request::CreateBackup), None),
+        (delete, Some(&decided)),
+    ] {
+        let begun = Instant::now();
+        let story = Story::cancelled_when(move |_| Instant::now() > soon);
+        let planned = rig.plan(&job, decided).unwrap();
+        let step = &planned.steps[0];
+        let end = step.apply(step.look().unwrap(), &story.progress()).unwrap_err();
+        assert!(end.is_cancelled(), "{end}");
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+}

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use hostler_common::operation::RestoreInto::{Directory, Places, PlacesOverwriting};
 
-use crate::rig::{Rig, Story, restore};
+use hostler_agent::executor::step::Before;
+
+use crate::rig::{Rig, Story, job, restore};
 use crate::tree::{odd_files, seen};
 
 fn backed_up() -> Rig {
@@ -239,4 +241,53 @@ fn nothing_is_restored_to_where_the_pool_is_not_mounted() {
     }
     rig.restore(Directory(rig.restored("x")), &[]).unwrap();
     assert!(!rig.pool("x").exists() && !rig.pool("-rf").exists());
+}
+
+#[test]
+fn a_link_that_a_user_of_the_pool_puts_in_the_way_leads_nothing_out_of_it() {
+    let rig = backed_up();
+    let outside = rig.folder.path().join("outside");
+    let empty = || std::fs::read_dir(&outside).unwrap().count() == 0;
+    std::fs::create_dir(&outside).unwrap();
+
+    // In the place of the pool's own folder: a link, then a folder that is somebody else's.
+    let _ = std::fs::remove_dir(rig.pool(".hostler"));
+    symlink(&outside, rig.pool(".hostler")).unwrap();
+    std::fs::remove_file(rig.pool("nothing")).unwrap();
+    let story = Arc::new(Story::default());
+    let refused = rig.tell(restore(Places, &["nothing"]), &story).unwrap_err();
+    assert!(
+        refused.contains("must be a folder of root with mode 0700"),
+        "{refused}"
+    );
+    assert!(refused.starts_with("step 2 "), "restic ran: {refused}");
+    assert!(empty());
+    std::fs::remove_file(rig.pool(".hostler")).unwrap();
+    std::fs::create_dir(rig.pool(".hostler")).unwrap();
+    let refused = rig.restore(Places, &["nothing"]).unwrap_err();
+    assert!(refused.contains("must be a folder of root"), "{refused}");
+    std::fs::remove_dir(rig.pool(".hostler")).unwrap();
+    rig.restore(Places, &["nothing"]).unwrap();
+
+    // In the place of the folder that a target is in, after it was looked at.
+    std::fs::create_dir(rig.pool("mine")).unwrap();
+    let job = job(restore(Directory(rig.pool("mine/copy")), &[]));
+    let planned = rig.plan(&job, None).unwrap();
+    planned.steps[0]
+        .apply(Before::Nothing, &story.progress())
+        .unwrap();
+    std::fs::rename(rig.pool("mine"), rig.pool("moved")).unwrap();
+    symlink(&outside, rig.pool("mine")).unwrap();
+    let refused = planned.steps[1].apply(Before::Absent, &story.progress());
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("leads over a symbolic link"), "{refused}");
+    assert!(empty());
+    // And while restic runs, or between it and the renames.
+    std::fs::remove_file(rig.pool("mine")).unwrap();
+    std::fs::rename(rig.pool("moved"), rig.pool("mine")).unwrap();
+    planned.steps[1].apply(Before::Absent, &story.progress()).unwrap();
+    std::fs::rename(rig.pool("mine"), rig.pool("moved")).unwrap();
+    symlink(&outside, rig.pool("mine")).unwrap();
+    assert!(planned.steps[2].apply(Before::Absent, &story.progress()).is_err());
+    assert!(empty());
 }

@@ -3,8 +3,10 @@
 //! restic 0.14 tells its reasons apart only in words. What is not known here keeps restic's own last words.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hostler_common::error::Retry;
+use hostler_common::measure::span;
 use thiserror::Error;
 
 use crate::command::{CommandFault, Output};
@@ -96,6 +98,8 @@ pub(in super::super) enum ResticFault {
     PasswordFile { file: PathBuf, said: String },
     #[error("the repository {repository} cannot be reached: {said}")]
     Unreachable { repository: String, said: String },
+    #[error("the repository {repository} did not answer within {}", span(within.as_secs()))]
+    Silent { repository: String, within: Duration },
     #[error(
         "the place of the repository {repository} is full: make room there, or keep fewer backups and delete some"
     )]
@@ -130,6 +134,7 @@ impl ResticFault {
             Self::Program { source } => source.retry(),
             Self::Unreachable { .. } => Retry::Later,
             Self::Missing { .. }
+            | Self::Silent { .. }
             | Self::Password { .. }
             | Self::PasswordFile { .. }
             | Self::Full { .. }

@@ -12,11 +12,17 @@ use super::fault::{Place, ResticFault};
 use super::locks;
 use super::messages::{Forgotten, Node, Snapshot, Unread};
 use super::program::{self, Restic};
-use crate::command::{KeepGoing, Output};
+use crate::command::{CommandFault, KeepGoing, Output};
 use crate::executor::step::Progress;
 
 /// A first backup of a large pool takes days, and is listened to all the time.
 pub(in super::super) const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long somebody waits who cannot cancel: a person with a question, or a plan.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(100);
+/// How long what follows a failure may take before it is left to the next operation.
+const UNDONE_WITHIN: Duration = Duration::from_secs(60);
+/// The same for removing the lock of a call that was stopped.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(15);
 /// Names of files that could not be read, in an error.
 const NAMES: usize = 5;
 
@@ -24,6 +30,8 @@ const NAMES: usize = 5;
 pub(in super::super) struct Ear<'a> {
     progress: Option<&'a Progress>,
     cancel: Cancel,
+    /// The longest that one call may take: a repository on the network may never answer.
+    within: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,22 +46,33 @@ impl<'a> Ear<'a> {
         Self {
             progress: Some(progress),
             cancel: Cancel::Heeded,
+            within: DAYS,
         }
     }
 
-    /// For what goes on though the operation is cancelled.
+    /// For what goes on though the operation is cancelled, but not for long.
     pub(in super::super) fn deaf(progress: &'a Progress) -> Self {
         Self {
             progress: Some(progress),
             cancel: Cancel::Ignored,
+            within: UNDONE_WITHIN,
         }
     }
 
-    /// Nobody listens.
+    /// Nobody listens, and nobody can cancel.
     pub(in super::super) fn none() -> Self {
         Self {
             progress: None,
             cancel: Cancel::Ignored,
+            within: ANSWERED_WITHIN,
+        }
+    }
+
+    /// For removing a lock, of which nobody hears.
+    fn unlocking() -> Self {
+        Self {
+            within: UNLOCKED_WITHIN,
+            ..Self::none()
         }
     }
 
@@ -150,7 +169,7 @@ impl Repository {
                 Err(ResticFault::Stopped(cancelled)) => {
                     // It was told to stop by SIGTERM, which restic 0.14 does not take as a reason to unlock.
                     // What cannot be removed now is stale for the next one, too.
-                    let _ = self.attempt(&mut Call::of("unlock", &["unlock"]), &Ear::none());
+                    let _ = self.attempt(&mut Call::of("unlock", &["unlock"]), &Ear::unlocking());
                     return Err(ResticFault::Stopped(cancelled));
                 }
                 end => return end,
@@ -188,9 +207,16 @@ impl Repository {
             Some(on_line) => *on_line,
             None => &mut nobody,
         };
-        let output = command
-            .follow(on_line, &mut go_on, DAYS)
-            .map_err(|source| ResticFault::Program { source })?;
+        let output = match command.follow(on_line, &mut go_on, ear.within) {
+            Ok(output) => output,
+            Err(CommandFault::TimedOut { deadline, .. }) => {
+                return Err(ResticFault::Silent {
+                    repository: self.address.clone(),
+                    within: deadline,
+                });
+            }
+            Err(source) => return Err(ResticFault::Program { source }),
+        };
         match stopped {
             Some(fault) => Err(fault),
             None if output.status.success() => Ok(output),

@@ -2,9 +2,8 @@
 //!
 //! After a crash the place is emptied and filled again: restic 0.14 does not tell which files it had finished.
 
-use std::fs::DirBuilder;
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,8 @@ use super::super::count::{self, Count};
 use super::super::pace::{Pace, written_by_children};
 use super::super::restic::locks;
 use super::super::restic::repository::{Call, DAYS, Ear};
-use super::{Into, Restore, bounds, places};
+use super::held::Held;
+use super::{Into, NEW, Restore, bounds, places};
 use crate::executor::step::{Before, Progress, Step, StepError};
 
 /// Looks at the backup, the places and the room, and changes nothing.
@@ -85,14 +85,17 @@ impl Step for Fetch {
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let (job, ear) = (&self.0, Ear::of(progress));
         let total = job.total(&ear)?;
-        let fresh = job.fresh();
+        let above = Held::above_staging(job)?;
         remove(&job.staging)?;
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&fresh);
-        made.map_err(|error| io_error("make", &fresh, &error))?;
+        let mut fresh = above.make(job.staging_name())?;
+        if job.fresh() != job.staging {
+            fresh = fresh.make(OsStr::new(NEW))?;
+        }
+        // restic follows links in its target's path, and its own folder is not reached by any.
         let mut arguments: Vec<String> = ["restore", &job.decision.backup, "--verify", "--target"]
             .map(str::to_owned)
             .into();
-        arguments.push(fresh.display().to_string());
+        arguments.push("/proc/self/cwd".to_owned());
         arguments.extend(job.selection.includes());
         let mut pace = Pace::of("restore".to_owned(), total);
         let mut tick = || {
@@ -101,9 +104,11 @@ impl Step for Fetch {
                 .into_iter()
                 .for_each(|measure| progress.measure(measure));
         };
-        let call = Call::of("restore", &arguments).tick(&mut tick);
+        let call = Call::of("restore", &arguments)
+            .folder(fresh.path())
+            .tick(&mut tick);
         job.inner.repository.run(call, &ear)?;
-        let is = count::walk(&fresh, None, &ear)?;
+        let is = count::walk(&fresh.path(), None, &ear)?;
         match is == total {
             true => Ok(()),
             false => Err(StepError::message(

@@ -5,10 +5,12 @@
 
 mod bounds;
 mod fetch;
+mod held;
 mod places;
 mod selection;
 mod swap;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +26,9 @@ use super::restic::repository::Ear;
 use super::{Inner, OWN_FOLDER, named};
 use crate::executor::plan::Planned;
 use crate::executor::step::Step;
+
+/// In the staging folder: what is not in its place yet.
+const NEW: &str = "new";
 
 /// What was decided before the first step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -142,11 +147,15 @@ impl Restore {
         id.get(..8).unwrap_or(id)
     }
 
+    fn staging_name(&self) -> &OsStr {
+        self.staging.file_name().unwrap_or_default()
+    }
+
     /// Where restic writes.
     fn fresh(&self) -> PathBuf {
         match self.decision.into {
             Into::Directory { .. } => self.staging.clone(),
-            Into::EmptyPool | Into::Places { .. } => self.staging.join("new"),
+            Into::EmptyPool | Into::Places { .. } => self.staging.join(NEW),
         }
     }
 

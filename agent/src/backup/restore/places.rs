@@ -12,7 +12,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,13 @@ use std::time::Duration;
 use hostler_common::error::Retry;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::super::OWN_FOLDER;
 use super::super::restic::repository::DAYS;
 use super::fetch::{io_error, remove};
+use super::held::Held;
 use super::swap::sync;
 use super::{Existing, Into, Restore};
 use crate::executor::step::{Before, Progress, Step, StepError};
@@ -88,6 +89,7 @@ impl Step for Put {
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let job = &*self.0;
         let pool = Pool::open(job)?;
+        Held::above_staging(job)?;
         let paths = match recorded(job)? {
             Some(paths) => paths,
             None => record(job)?,
@@ -109,6 +111,7 @@ impl Step for Put {
             return Ok(());
         }
         let pool = Pool::open(job)?;
+        Held::above_staging(job)?;
         for path in recorded(job)?.unwrap_or_default().iter().rev() {
             pool.take_back(job, path)?;
         }
@@ -307,17 +310,8 @@ impl Pool {
             let like = like
                 .symlink_metadata()
                 .map_err(|error| io_error("look at", &like, &error))?;
-            let (owner, group) = (Uid::from_raw(like.uid()), Gid::from_raw(like.gid()));
-            fchownat(
-                &parent,
-                name,
-                Some(owner),
-                Some(group),
-                AtFlags::AT_SYMLINK_NOFOLLOW,
-            )
-            .map_err(fault)?;
-            let mode = Mode::from_bits_truncate(like.mode() & 0o7777);
-            fchmodat(&parent, name, mode, FchmodatFlags::FollowSymlink).map_err(fault)?;
+            // Whoever owns the folder above may have put something else in its place.
+            Held::open(&parent, Path::new(name), folder)?.dress(&like)?;
         }
         Ok(())
     }

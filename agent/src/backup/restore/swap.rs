@@ -2,9 +2,9 @@
 //!
 //! The staging folder tells whether it has happened: it is there before and gone after.
 
-use std::fs::{File, Permissions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::super::restic::repository::DAYS;
 use super::Restore;
 use super::bounds::{self, Found};
 use super::fetch::io_error;
+use super::held::Held;
 use crate::executor::step::{Before, Progress, Step, StepError};
 
 pub(super) struct Swap {
@@ -41,49 +42,47 @@ impl Step for Swap {
     }
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
-        let staging = &self.job.staging;
-        if staging.exists() {
+        let parent = Held::above_staging(&self.job)?;
+        let (staging, target) = (self.job.staging_name(), self.target_name());
+        if parent.holds(staging)? {
             // The backup does not know its own root. An empty directory that was there knows best.
-            let like = match self.target.is_dir() {
-                true => &self.target,
-                false => &self.job.inner.settings.pool_path,
+            let like = match parent.holds(target)? {
+                true => parent.inside(target)?.metadata()?,
+                false => {
+                    let pool = &self.job.inner.settings.pool_path;
+                    pool.metadata()
+                        .map_err(|error| io_error("look at", pool, &error))?
+                }
             };
-            dress(staging, like)?;
-            sync(staging)?;
-            // Over an empty directory or nothing; the kernel refuses anything else.
-            std::fs::rename(staging, &self.target)
-                .map_err(|error| io_error("put the files into", &self.target, &error))?;
+            let fresh = parent.inside(staging)?;
+            fresh.dress(&like)?;
+            fresh.sync()?;
+            parent.rename(staging, target)?;
         }
-        if let Some(parent) = self.target.parent() {
-            sync(parent)?;
-        }
+        parent.sync()?;
         progress.conclude(self.job.conclusion());
         Ok(())
     }
 
     fn undo(&self, before: Before, _progress: &Progress) -> Result<(), StepError> {
-        let staging = &self.job.staging;
-        if staging.exists() || !self.target.exists() {
+        let parent = Held::above_staging(&self.job)?;
+        let (staging, target) = (self.job.staging_name(), self.target_name());
+        if parent.holds(staging)? || !parent.holds(target)? {
             return Ok(());
         }
-        std::fs::rename(&self.target, staging)
-            .map_err(|error| io_error("take back", &self.target, &error))?;
+        parent.rename(target, staging)?;
         if before == Before::Inactive {
-            std::fs::create_dir(&self.target).map_err(|error| io_error("make", &self.target, &error))?;
-            dress(&self.target, staging)?;
+            let like = parent.inside(staging)?.metadata()?;
+            parent.make(target)?.dress(&like)?;
         }
         Ok(())
     }
 }
 
-/// Gives `folder` the owner and the mode of `like`.
-fn dress(folder: &Path, like: &Path) -> Result<(), StepError> {
-    let dressed = || -> io::Result<()> {
-        let like = like.metadata()?;
-        std::os::unix::fs::chown(folder, Some(like.uid()), Some(like.gid()))?;
-        std::fs::set_permissions(folder, Permissions::from_mode(like.mode() & 0o7777))
-    };
-    dressed().map_err(|error| io_error("set the mode of", folder, &error))
+impl Swap {
+    fn target_name(&self) -> &OsStr {
+        self.target.file_name().unwrap_or_default()
+    }
 }
 
 /// Writes the whole file system of `path` out.
