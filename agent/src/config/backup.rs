@@ -137,6 +137,12 @@ fn five_percent() -> ReadShare {
     ReadShare::try_from(5).unwrap_or(ReadShare::ALL)
 }
 
+/// As it is written, or through links as far as there are any now.
+fn lies_in(path: &Path, pool: &Path) -> bool {
+    let through_links = || Some(path.canonicalize().ok()?.starts_with(pool.canonicalize().ok()?));
+    path.starts_with(pool) || through_links().unwrap_or(false)
+}
+
 fn read_share<'de, D: Deserializer<'de>>(from: D) -> Result<ReadShare, D::Error> {
     use serde::de::Error as _;
     let text = String::deserialize(from)?;
@@ -152,20 +158,20 @@ impl BackupConfig {
     /// `pool` is where the pool is mounted.
     pub(super) fn check(&self, pool: &Path) -> Result<(), String> {
         if let Some(directory) = self.repository.directory()
-            && directory.starts_with(pool)
+            && lies_in(directory, pool)
         {
             return Err(format!(
                 "storage.backup.repository {} lies in the pool that it is to hold; a disk that fails would take both",
                 directory.display()
             ));
         }
-        if self.password_file.starts_with(pool) {
+        if lies_in(&self.password_file, pool) {
             return Err(format!(
                 "storage.backup.password_file {} lies in the pool; it could not be read when it is needed most",
                 self.password_file
             ));
         }
-        if let Some(path) = self.cache_dir.as_ref().filter(|path| path.starts_with(pool)) {
+        if let Some(path) = self.cache_dir.as_ref().filter(|path| lies_in(path, pool)) {
             return Err(format!(
                 "storage.backup.cache_dir {path} lies in the pool, so that each backup would hold it"
             ));

@@ -428,6 +428,20 @@ fn a_pool_or_a_backup_that_makes_no_sense_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn a_repository_that_lies_in_the_pool_behind_a_link_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pool, link) = (dir.path().join("pool"), dir.path().join("link"));
+    std::fs::create_dir_all(pool.join("b")).unwrap();
+    std::os::unix::fs::symlink(pool.join("b"), &link).unwrap();
+    let storage = STORAGE.replace("/srv/isard", &pool.display().to_string());
+    for behind in [link.display().to_string(), format!("local:{}", link.display())] {
+        let config = storage.replacen("sftp:backup@nas:/isard", &behind, 1);
+        let text = load(&[HEAD, &config].concat()).expect_err(&behind);
+        assert!(text.contains("lies in the pool that it is to hold"), "{text}");
+    }
+}
+
+#[test]
 fn an_address_that_may_hold_a_password_is_not_shown() {
     let config = STORAGE.replacen("sftp:backup@nas:/isard", "rest:https://me:s3cret@nas/isard", 1);
     let config = load(&[HEAD, &config].concat()).unwrap();
