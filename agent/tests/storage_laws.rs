@@ -179,15 +179,26 @@ async fn a_relocation_is_cancelled_in_its_middle_and_says_how_far_it_is() {
     let executor = rig.executor();
     let outbox = executor.outbox.clone();
     let (canceller, cancel) = cancel::channel(None);
-    let pool = rig.pool.clone();
+    let (pool, storage) = (rig.pool.clone(), rig.storage.clone());
     let whole = rig.run_cancelled(executor, &accepted, cancel);
     let cancelling = async {
         #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
         let held = tokio::task::spawn_blocking(move || pool.wait_until_held(Duration::from_secs(20)));
         assert!(held.await.unwrap(), "nothing was relocated");
+        let seen = (
+            storage.report(Look::Whole),
+            [expand(1), shrink(GIB)].map(|request| storage.dry_run(&request)),
+        );
         canceller.cancel("somebody");
+        seen
     };
-    let (ending, ()) = tokio::join!(whole, cancelling);
+    let (ending, (report, dry_runs)) = tokio::join!(whole, cancelling);
+    // It showed no share then, and was no device that was shrunk and could grow.
+    assert_eq!((report.devices[0].share_bytes, report.spare_bytes), (0, 5 * GIB));
+    assert_eq!(report.smallest_bytes, report.size_bytes);
+    for refused in dry_runs.map(Result::unwrap_err) {
+        assert!(refused.contains("/dev/a is being removed from it"), "{refused}");
+    }
     assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.message);
     assert!(
         ending.message.contains("cancelled by somebody"),

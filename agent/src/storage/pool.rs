@@ -39,6 +39,8 @@ pub struct Member {
 pub enum Presence {
     /// It is.
     Present,
+    /// It is, and is being removed: nothing new goes there, and its share is none already.
+    Leaving,
     /// It is gone: the pool is degraded.
     Missing,
 }
@@ -89,6 +91,10 @@ pub struct PoolState {
     pub data_used: Bytes,
     /// Metadata in it, in bytes before copies.
     pub metadata_used: Bytes,
+    /// What the pieces that data has been given could still take, with copies.
+    pub data_free: Bytes,
+    /// What all that is no data has been given, used or not, with copies.
+    pub metadata_allocated: Bytes,
     /// How data is laid out.
     pub data: Profile,
     /// How metadata is laid out.

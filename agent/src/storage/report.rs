@@ -82,7 +82,7 @@ pub(super) fn fill(report: &mut PoolReport, state: &PoolState, reserve: Reserve)
 
 fn member(member: &Member) -> PoolDevice {
     let role = match member.presence {
-        Presence::Present => DeviceRole::Member,
+        Presence::Present | Presence::Leaving => DeviceRole::Member,
         Presence::Missing => DeviceRole::Missing,
     };
     PoolDevice {

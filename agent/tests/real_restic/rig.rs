@@ -54,6 +54,8 @@ impl Backend for Plain {
             used: Bytes::ZERO,
             data_used: Bytes::ZERO,
             metadata_used: Bytes::ZERO,
+            data_free: Bytes::ZERO,
+            metadata_allocated: Bytes::ZERO,
             data: Profile::Single,
             metadata: Profile::Single,
             members: Vec::new(),

@@ -116,6 +116,8 @@ pub(super) struct Space {
     pub(super) profile: Profile,
     /// Before copies.
     pub(super) used: Bytes,
+    /// What its chunks take, with copies.
+    pub(super) on_devices: Bytes,
     /// With copies.
     pub(super) used_on_devices: Bytes,
     /// What its chunks could still take, with copies.
@@ -145,6 +147,11 @@ impl Sysfs {
     pub(super) fn lost_writes(&self, id: DeviceId) -> io::Result<u64> {
         let path = self.0.join("devinfo").join(id.0.to_string()).join("error_stats");
         Ok(parse_lost_writes(&std::fs::read_to_string(path)?))
+    }
+
+    /// What the chunks of the kernel's own trees take, with copies.
+    pub(super) fn trees_on_devices(&self) -> io::Result<Bytes> {
+        number_in(&self.0.join("allocation/system/disk_total")).map(Bytes)
     }
 
     /// Data and metadata. They are one in a pool of mixed block groups.
@@ -178,6 +185,7 @@ fn space(folder: &Path) -> io::Result<Space> {
     Ok(Space {
         profile: most_demanding(&profiles).ok_or_else(none)?,
         used: Bytes(number_in(&folder.join("bytes_used"))?),
+        on_devices: total_on_devices,
         used_on_devices,
         free_on_devices: total_on_devices.minus(used_on_devices),
     })

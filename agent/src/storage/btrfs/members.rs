@@ -120,6 +120,7 @@ fn member(shown: &Shown, sector: u64, candidates: &[Candidate]) -> Member {
         share: shown.share,
         allocated: shown.allocated,
         presence: match block {
+            Some(_) if shown.share == Bytes::ZERO => Presence::Leaving,
             Some(_) => Presence::Present,
             None => Presence::Missing,
         },

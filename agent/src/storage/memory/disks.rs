@@ -7,14 +7,23 @@ use hostler_common::bytes::Bytes;
 use crate::storage::plan::ALIGNMENT;
 use crate::storage::pool::{Change, DeviceName, Member, PoolState, Presence, Profile, Spare};
 
+/// What moves off a device, to which nothing new goes meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Emptying {
+    Nothing,
+    /// It is shrunk.
+    Partly,
+    /// It is removed: its share shows as none already.
+    Wholly,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     pub(super) name: DeviceName,
     pub(super) capacity: u64,
     /// Of a member.
     pub(super) share: Option<u64>,
-    /// It is being emptied, so nothing new goes there.
-    pub(super) is_leaving: bool,
+    pub(super) emptying: Emptying,
     pub(super) is_gone: bool,
     pub(super) problem: Option<String>,
 }
@@ -61,7 +70,7 @@ impl Disks {
         let mut room: Vec<_> = self
             .devices
             .iter()
-            .filter(|device| !device.is_leaving && !device.is_gone)
+            .filter(|device| device.emptying == Emptying::Nothing && !device.is_gone)
             .filter_map(|device| {
                 let free = device.share?.checked_sub(self.allocated(&device.name))?;
                 (free >= size).then(|| (free, device.name.clone()))
@@ -119,11 +128,15 @@ impl Disks {
                 Some(Member {
                     name: device.name.clone(),
                     capacity: Bytes(device.capacity),
-                    share: Bytes(device.share?),
+                    share: match device.emptying {
+                        Emptying::Wholly => Bytes::ZERO,
+                        Emptying::Nothing | Emptying::Partly => Bytes(device.share?),
+                    },
                     allocated: Bytes(self.allocated(&device.name)),
-                    presence: match device.is_gone {
-                        true => Presence::Missing,
-                        false => Presence::Present,
+                    presence: match (device.is_gone, device.emptying) {
+                        (true, _) => Presence::Missing,
+                        (false, Emptying::Wholly) => Presence::Leaving,
+                        (false, Emptying::Nothing | Emptying::Partly) => Presence::Present,
                     },
                 })
             })
@@ -138,12 +151,14 @@ impl Disks {
             },
         });
         let used = Bytes(self.pieces.iter().map(|piece| piece.bytes).sum());
-        let raw: u64 = members.iter().map(|member| member.share.0).sum();
+        let raw: u64 = self.devices.iter().filter_map(|device| device.share).sum();
         PoolState {
             size: Bytes(raw / self.data.copies()),
             used,
             data_used: used,
             metadata_used: Bytes::ZERO,
+            data_free: Bytes::ZERO,
+            metadata_allocated: Bytes::ZERO,
             data: self.data,
             metadata: self.data,
             spares: spares.collect(),

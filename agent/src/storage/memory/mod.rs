@@ -15,7 +15,7 @@ use hostler_common::bytes::Bytes;
 use hostler_common::error::Retry;
 use hostler_common::rpc::hostler::agent::v1::Measure;
 
-use self::disks::{Device, Disks, Piece, usable};
+use self::disks::{Device, Disks, Emptying, Piece, usable};
 use super::pool::{Change, DeviceName, PoolState, Profile, Snapshot};
 use super::{Backend, PoolFault};
 use crate::executor::step::{Progress, StepError};
@@ -79,7 +79,7 @@ impl MemoryPool {
             name: DeviceName((*name).to_owned()),
             capacity: capacity.0,
             share,
-            is_leaving: false,
+            emptying: Emptying::Nothing,
             is_gone: false,
             problem: None,
         };
@@ -310,19 +310,19 @@ impl MemoryPool {
         }
     }
 
-    fn set_leaving(&self, device: &DeviceName, is_leaving: bool) {
+    fn set_emptying(&self, device: &DeviceName, emptying: Emptying) {
         if let Some(device) = self.lock().disks.device(device) {
-            device.is_leaving = is_leaving;
+            device.emptying = emptying;
         }
     }
 
     /// Empties a member and takes it out.
     fn take_out(&self, device: &DeviceName, progress: &Progress, may_stop: bool) -> Result<(), StepError> {
-        self.set_leaving(device, true);
+        self.set_emptying(device, Emptying::Wholly);
         let moved = self.relocate(device, 0, progress, may_stop);
         let mut inner = self.lock();
         if let Some(device) = inner.disks.device(device) {
-            device.is_leaving = false;
+            device.emptying = Emptying::Nothing;
             if moved.is_ok() {
                 device.share = None;
             }
@@ -337,10 +337,10 @@ impl MemoryPool {
         progress: &Progress,
         may_stop: bool,
     ) -> Result<(), StepError> {
-        self.set_leaving(device, true);
+        self.set_emptying(device, Emptying::Partly);
         let moved = self.relocate(device, to, progress, may_stop);
         if let Some(device) = self.lock().disks.device(device) {
-            device.is_leaving = false;
+            device.emptying = Emptying::Nothing;
             if moved.is_ok() {
                 device.share = Some(to);
             }

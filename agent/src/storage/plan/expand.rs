@@ -9,9 +9,11 @@ use std::cmp::Reverse;
 use hostler_common::bytes::Bytes;
 
 use super::profile::usable;
-use super::{ALIGNMENT, Amount, Refusal, RefusedSpare, StoragePlan, aligned, refuse_degraded};
+use super::{
+    ALIGNMENT, Amount, Refusal, RefusedSpare, StoragePlan, aligned, refuse_degraded, refuse_unsettled,
+};
 use crate::storage::plan::floor::sum;
-use crate::storage::pool::{Change, PoolState, Spare};
+use crate::storage::pool::{Change, PoolState, Presence, Spare};
 
 /// Spares of which every set is tried: 65 536 sets, a few milliseconds.
 const TRIED_AT_MOST: usize = 16;
@@ -19,9 +21,9 @@ const TRIED_AT_MOST: usize = 16;
 /// Plans to grow the pool by at least `min`.
 ///
 /// # Errors
-/// When it cannot grow by so much, with all the numbers, or is degraded.
+/// When it cannot grow by so much, with all the numbers, is degraded, or a device is leaving it.
 pub fn expand(state: &PoolState, min: Bytes) -> Result<StoragePlan, Refusal> {
-    refuse_degraded(state)?;
+    refuse_unsettled(state, None)?;
     let room = Room::of(state);
     let grown = room.members_grown();
     let taken = match room.growth(&grown, &[]) >= min {
@@ -53,7 +55,7 @@ pub fn expand(state: &PoolState, min: Bytes) -> Result<StoragePlan, Refusal> {
     })
 }
 
-/// What an expand can add to the pool's size at most.
+/// What an expand can add to the pool's size at most. A device that is leaving is not counted until it has left.
 pub fn spare(state: &PoolState) -> Bytes {
     match refuse_degraded(state) {
         Err(_) => Bytes::ZERO,
@@ -91,9 +93,12 @@ impl<'a> Room<'a> {
     /// The members' shares with all of them as large as their devices.
     fn members_grown(&self) -> Vec<Bytes> {
         let members = self.state.members.iter();
-        members
-            .map(|member| aligned(member.capacity).max(member.share))
-            .collect()
+        let grown = members.map(|member| match member.presence {
+            // It shows no share, and was not shrunk.
+            Presence::Leaving => member.share,
+            Presence::Present | Presence::Missing => aligned(member.capacity).max(member.share),
+        });
+        grown.collect()
     }
 
     fn with_spares(&self, members: &[Bytes], taken: &[usize]) -> Vec<Bytes> {

@@ -5,15 +5,15 @@ use hostler_common::bytes::Bytes;
 use thiserror::Error;
 
 use super::floor::{Floor, Lack, Reserve, left};
-use super::{Refusal, StoragePlan, refuse_degraded};
+use super::{Refusal, StoragePlan, refuse_unsettled};
 use crate::storage::pool::{Change, DeviceName, Member, PoolState};
 
 /// How a decision does not fit any more. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Misfit {
-    /// A device is gone.
+    /// A device is gone, or on its way out.
     #[error("the pool cannot be changed now")]
-    Degraded(#[source] Refusal),
+    NotNow(#[source] Refusal),
     /// A member left the pool, or vanished.
     #[error("device {device} is not part of the pool any more; ask again")]
     NoMember {
@@ -86,7 +86,7 @@ fn lacking(lack: Lack, reserve: Reserve) -> String {
 /// # Errors
 /// The first thing that does not fit.
 pub fn still_fits(state: &PoolState, plan: &StoragePlan, reserve: Reserve) -> Result<(), Misfit> {
-    refuse_degraded(state).map_err(Misfit::Degraded)?;
+    refuse_unsettled(state, None).map_err(Misfit::NotNow)?;
     for change in &plan.changes {
         match change {
             Change::Grow { device, from, to } => {
@@ -116,7 +116,7 @@ pub fn still_fits(state: &PoolState, plan: &StoragePlan, reserve: Reserve) -> Re
 /// # Errors
 /// When the pool would be left with too little.
 pub fn still_safe(state: &PoolState, change: &Change, reserve: Reserve) -> Result<(), Misfit> {
-    refuse_degraded(state).map_err(Misfit::Degraded)?;
+    refuse_unsettled(state, Some(change.device())).map_err(Misfit::NotNow)?;
     safe_after(state, std::slice::from_ref(change), reserve)
 }
 

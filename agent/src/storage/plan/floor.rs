@@ -136,10 +136,7 @@ impl Floor<'_> {
         if !self.reserve.is_kept(usable(state.data, after).0.into(), used) {
             return Err(Lack::Reserve);
         }
-        let (chunk, pieces) = self.metadata_chunks(sum(before));
-        let (devices, times) = state.metadata.spread();
-        let taken = chunk * pieces * times * devices as u128;
-        let finds_room = || Moves::new(state, before, taken).find_room(members);
+        let finds_room = || Moves::new(state, before).find_room(members);
         match self.has_room(sum(before), after) && finds_room() {
             true => Ok(()),
             false => Err(Lack::Room),

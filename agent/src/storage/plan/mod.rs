@@ -133,6 +133,12 @@ pub enum Refusal {
         /// Which.
         missing: Vec<DeviceName>,
     },
+    /// A device is being removed: what it will come to is not known yet.
+    #[error("{} is being removed from it; ask again when that has ended", list(leaving))]
+    Leaving {
+        /// Which.
+        leaving: Vec<DeviceName>,
+    },
     /// The spares do not suffice.
     #[error(
         "it cannot grow by {}: {} can be added{}{}{}",
@@ -225,14 +231,26 @@ fn binding(
     }
 }
 
+fn members_that(state: &PoolState, are: Presence) -> Vec<DeviceName> {
+    let members = state.members.iter().filter(|member| member.presence == are);
+    members.map(|member| member.name.clone()).collect()
+}
+
 fn refuse_degraded(state: &PoolState) -> Result<(), Refusal> {
-    let members = state.members.iter();
-    let missing: Vec<_> = members
-        .filter(|member| member.presence == Presence::Missing)
-        .map(|member| member.name.clone())
-        .collect();
+    let missing = members_that(state, Presence::Missing);
     match missing.is_empty() {
         true => Ok(()),
         false => Err(Refusal::Degraded { missing }),
+    }
+}
+
+/// Refuses a pool of which a device is missing or on its way out, unless it is `own` that leaves.
+fn refuse_unsettled(state: &PoolState, own: Option<&DeviceName>) -> Result<(), Refusal> {
+    refuse_degraded(state)?;
+    let mut leaving = members_that(state, Presence::Leaving);
+    leaving.retain(|device| own != Some(device));
+    match leaving.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::Leaving { leaving }),
     }
 }

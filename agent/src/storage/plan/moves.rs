@@ -2,7 +2,8 @@
 //!
 //! Free bytes are not enough: the kernel moves into room that no chunk holds yet, and where metadata finds none it makes
 //! the whole pool read-only. The backend asks again with the kernel's exact figures before it acts; here is what can
-//! be told from a pool's figures, rather a little less than there is.
+//! be told from a pool's figures. The invariant: what passes here passes there, since a plan that the backend refuses may
+//! by then have moved data for hours.
 
 use hostler_common::bytes::Bytes;
 
@@ -11,8 +12,6 @@ use crate::storage::pool::{PoolState, Profile};
 
 /// Left without a chunk besides: moving data changes metadata, which may want one more.
 const LEFT: u128 = 64 << 20;
-/// The chunk of the kernel's own trees, with its copies.
-const SYSTEM: u128 = 64 << 20;
 /// Block groups are allocated in pieces of at most this, on each device.
 const CHUNK: u128 = 1 << 30;
 
@@ -23,25 +22,20 @@ pub(super) struct Moves<'a> {
     members: Vec<Option<(u128, u128)>>,
     /// In chunks of data and not used.
     slack: u128,
-    /// Metadata on any one member, at most.
-    metadata: u128,
     /// What moves may begin a chunk of data that stays half empty, with its copies.
     begun: u128,
 }
 
 impl<'a> Moves<'a> {
-    /// `metadata` is how much chunks of metadata take in all.
-    pub(super) fn new(state: &'a PoolState, before: &[Bytes], metadata: u128) -> Self {
+    /// With the shares that the members have now.
+    pub(super) fn new(state: &'a PoolState, before: &[Bytes]) -> Self {
         let members = state.members.iter().zip(before);
         let members: Vec<_> = members
             .map(|(member, share)| Some((u128::from(share.0), u128::from(member.allocated.min(*share).0))))
             .collect();
-        let allocated: u128 = members.iter().flatten().map(|(_, taken)| taken).sum();
-        let data = u128::from(state.data_used.0) * u128::from(state.data.copies());
         Self {
             state,
-            slack: allocated.saturating_sub(data + metadata + SYSTEM),
-            metadata: metadata + SYSTEM,
+            slack: state.data_free.0.into(),
             begun: CHUNK.min(sum(before) / 10) * u128::from(state.data.copies()),
             members,
         }
@@ -100,7 +94,8 @@ impl<'a> Moves<'a> {
         let Some((_, taken)) = self.members[at].take() else {
             return true;
         };
-        let metadata = taken.min(self.metadata);
+        // All of it may lie here. Only data moves into what others have left.
+        let metadata = taken.min(self.state.metadata_allocated.0.into());
         let absorbed = (taken - metadata).min(self.slack);
         let moved = taken - absorbed;
         if taken > 0 && !self.fits(moved) {

@@ -11,7 +11,7 @@ use hostler_common::bytes::Bytes;
 
 use super::floor::{Floor, Reserve, left};
 use super::profile::usable;
-use super::{ALIGNMENT, Refusal, StoragePlan, refuse_degraded};
+use super::{ALIGNMENT, Refusal, StoragePlan, refuse_unsettled};
 use crate::storage::pool::{Change, Member, PoolState};
 
 /// The kernel refuses to resize a device below this (`btrfs_ioctl_resize`).
@@ -22,9 +22,9 @@ const TRIED_AT_MOST: usize = 16;
 /// Plans to shrink the pool by at most `max`, and by as much of it as is safe.
 ///
 /// # Errors
-/// When it has nothing to give, with all the numbers, or is degraded.
+/// When it has nothing to give, with all the numbers, is degraded, or a device is leaving it.
 pub fn shrink(state: &PoolState, max: Bytes, reserve: Reserve) -> Result<StoragePlan, Refusal> {
-    refuse_degraded(state)?;
+    refuse_unsettled(state, None)?;
     let give = Give {
         floor: Floor { state, reserve },
         now: state.members.iter().map(|member| member.share).collect(),
@@ -50,7 +50,8 @@ pub fn shrink(state: &PoolState, max: Bytes, reserve: Reserve) -> Result<Storage
     })
 }
 
-/// The smallest size that one shrink can leave.
+/// The size that the largest shrink leaves; the size itself while none may be made. Since whole members go first, a
+/// smaller request may leave up to a piece of data less.
 pub fn smallest(state: &PoolState, reserve: Reserve) -> Bytes {
     shrink(state, Bytes(u64::MAX), reserve).map_or(state.size, |plan| plan.after)
 }
