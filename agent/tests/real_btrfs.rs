@@ -260,6 +260,8 @@ fn a_removal_that_runs_already_is_followed_and_not_started_twice() {
             !pool.is_done(&add(&b, 2048 * MIB)).unwrap(),
             "it is on its way out"
         );
+        let leaving = member(&pool.look().unwrap(), &b).unwrap().presence;
+        assert_eq!(leaving, Presence::Leaving);
         let ears = Ears::default();
         pool.apply(&removal, &ears.progress()).unwrap();
         assert!(ears.heard("being removed already"), "{:?}", ears.lines);
@@ -342,6 +344,74 @@ fn a_cancelled_shrink_stops_and_the_share_is_as_before() {
     apply(&pool, &shrink).unwrap();
     assert_eq!(member(&pool.look().unwrap(), &b).unwrap().share, Bytes(256 * MIB));
     assert_eq!(checksums(&path), sums);
+}
+
+#[test]
+fn a_shrink_that_somebody_else_runs_is_not_stopped_by_an_undo() {
+    let mut bench = Bench::new();
+    let (a, b, pool) = two_devices(&mut bench);
+    let path = path_of(&bench);
+    let shown = path.display().to_string();
+    bench.slow_down(&b, SLOW);
+    std::thread::scope(|scope| {
+        let by_hand = scope.spawn(|| try_run("btrfs", &["filesystem", "resize", "1:512M", &shown]));
+        until("it shrinks", || exclusive(&path) == "resize");
+        for undone in [
+            resize(&a, 2048 * MIB, 1024 * MIB),
+            resize(&a, 1024 * MIB, 2048 * MIB),
+        ] {
+            let impatient = backend(&path, &[&a, &b], &[]).with_patience(Duration::from_millis(1));
+            let _ = revert(&impatient, &undone);
+            assert_eq!(exclusive(&path), "resize", "{undone}");
+        }
+        bench.speed_up();
+        assert!(by_hand.join().unwrap().status.success());
+    });
+    assert_eq!(member(&pool.look().unwrap(), &b).unwrap().share, Bytes(512 * MIB));
+}
+
+#[test]
+fn a_device_that_was_shrunk_and_removed_comes_back_with_the_share_that_it_had() {
+    let mut bench = Bench::new();
+    let (a, _, pool) = two_devices(&mut bench);
+    apply(&pool, &resize(&a, 2048 * MIB, 1024 * MIB)).unwrap();
+    let before = pool.look().unwrap();
+    let removal = remove(&before, &a);
+    apply(&pool, &removal).unwrap();
+    for _ in 0..2 {
+        revert(&pool, &removal).unwrap();
+        let share = member(&pool.look().unwrap(), &a).unwrap().share;
+        assert_eq!(share, Bytes(1024 * MIB));
+    }
+    apply(&pool, &removal).unwrap();
+    let larger = Change::Remove {
+        device: name(&a),
+        share: Bytes(4096 * MIB),
+        allocated: Bytes::ZERO,
+    };
+    let error = revert(&pool, &larger).unwrap_err().to_string();
+    assert!(error.contains("not at least the 4294967296 bytes"), "{error}");
+}
+
+#[test]
+fn a_spare_that_was_added_to_a_full_pool_can_be_given_back() {
+    let mut bench = Bench::new();
+    let [a, b] = [bench.device(1024 * MIB), bench.device(1024 * MIB)];
+    let path = bench.pool(&[&a], &["-d", "single", "-m", "dup"]);
+    let shown = path.display().to_string();
+    let pool = backend(&path, &[&b], &[]);
+    fill(&path.join("data"), 700 * MIB, 5);
+    run("btrfs", &["filesystem", "sync", &shown]);
+    let state = pool.look().unwrap();
+    let full = member(&state, &a).unwrap();
+    assert!(full.share.minus(full.allocated) < Bytes(64 * MIB), "{full:?}");
+    let before = shape(&pool);
+    let addition = add(&b, 1024 * MIB);
+    apply(&pool, &addition).unwrap();
+    let ears = Ears::default();
+    pool.revert(&addition, &ears.progress()).unwrap();
+    assert!(!ears.heard("packing data closer"));
+    assert_eq!(shape(&pool), before);
 }
 
 #[test]
@@ -718,8 +788,7 @@ fn a_pool_that_cannot_be_used_says_why_and_the_way_out() {
     run("mount", &["-o", "remount,rw", &shown]);
     pool.take_snapshot().unwrap();
     run("mount", &["-o", "remount,ro", &shown]);
-    pool.remove_snapshot()
-        .expect_err("one that is there stays there");
+    pool.remove_snapshot().expect_err("one that is there stays there");
     run("mount", &["-o", "remount,rw", &shown]);
     pool.remove_snapshot().unwrap();
     pool.look().unwrap();

@@ -21,12 +21,21 @@ use crate::storage::pool::DeviceName;
 /// Milliseconds, unless the device or a commit hangs.
 const ADDED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
+/// How large a device must be to be the one that is meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// As it was planned with.
+    Exactly(Bytes),
+    /// As much as the pool had of it.
+    AtLeast(Bytes),
+}
+
 impl Btrfs {
-    /// Adds `device`, which must have this `capacity` when one was planned.
+    /// Adds `device`, unless it is another one than is `wanted`.
     pub(super) fn add(
         &self,
         device: &DeviceName,
-        capacity: Option<Bytes>,
+        wanted: Wanted,
         progress: &Progress,
     ) -> Result<(), StepError> {
         let pool = &self.settings.pool;
@@ -54,9 +63,14 @@ impl Btrfs {
                 .check_thoroughly(Path::new(&device.0))
                 .map_err(never)?;
             let found = whole_sectors(clean.capacity, sector);
-            if let Some(planned) = capacity.filter(|planned| *planned != found) {
+            let other = match wanted {
+                Wanted::Exactly(planned) if found != planned => Some(("", planned)),
+                Wanted::AtLeast(had) if found < had => Some(("at least ", had)),
+                Wanted::Exactly(_) | Wanted::AtLeast(_) => None,
+            };
+            if let Some((at_least, planned)) = other {
                 return Err(never(format!(
-                    "{device} has {} and not the {} that were planned with: it may be another device now",
+                    "{device} has {} and not {at_least}the {} that were planned with: it may be another device now",
                     found.exact(),
                     planned.exact()
                 )));

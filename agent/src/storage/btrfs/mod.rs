@@ -25,6 +25,7 @@ use hostler_common::bytes::Bytes;
 use hostler_common::error::Retry;
 use hostler_common::id::PoolName;
 
+use self::add::Wanted;
 use self::figures::{Exclusive, Show, Shown, Sysfs};
 use self::members::Configured;
 use self::mount::Access;
@@ -196,6 +197,10 @@ impl Backend for Btrfs {
             used,
             data_used: data.used,
             metadata_used: metadata.used,
+            data_free: data.free_on_devices,
+            metadata_allocated: metadata
+                .on_devices
+                .plus(view.sysfs.trees_on_devices().map_err(cannot_tell)?),
             data: data.profile,
             metadata: metadata.profile,
             members,
@@ -230,7 +235,7 @@ impl Backend for Btrfs {
 
     fn apply(&self, change: &Change, progress: &Progress) -> Result<(), StepError> {
         match change {
-            Change::Add { device, capacity } => self.add(device, Some(*capacity), progress),
+            Change::Add { device, capacity } => self.add(device, Wanted::Exactly(*capacity), progress),
             Change::Remove {
                 device,
                 share,
@@ -245,12 +250,14 @@ impl Backend for Btrfs {
     fn revert(&self, change: &Change, progress: &Progress) -> Result<(), StepError> {
         match change {
             Change::Add { device, .. } => self.take_back_add(device, progress),
-            Change::Remove { device, .. } => {
+            Change::Remove { device, share, .. } => {
                 self.stop_removal(device, progress)?;
-                self.add(device, None, progress)
+                self.add(device, Wanted::AtLeast(*share), progress)?;
+                self.no_more_than(device, *share, progress)
             }
-            Change::Grow { device, from, to } | Change::Shrink { device, from, to } => {
-                self.stop_resize()?;
+            Change::Grow { device, from, to } => self.resize(device, *to, *from, progress),
+            Change::Shrink { device, from, to } => {
+                self.stop_shrink(device, *to)?;
                 self.resize(device, *to, *from, progress)
             }
         }

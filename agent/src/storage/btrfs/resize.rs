@@ -121,9 +121,28 @@ impl Btrfs {
         }
     }
 
-    /// Stops a resize that runs.
-    pub(super) fn stop_resize(&self) -> Result<(), StepError> {
+    /// Takes back what the pool has of `device` beyond `share`: a device that was shrunk, removed and added again
+    /// comes back whole.
+    pub(super) fn no_more_than(
+        &self,
+        device: &DeviceName,
+        share: Bytes,
+        progress: &Progress,
+    ) -> Result<(), StepError> {
+        let view = self.view(Access::Read)?;
+        match view.member(members::find(device)?).map(|member| member.share) {
+            Some(now) if now > share => self.resize(device, now, share, progress),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Stops a shrink of `device` to `to` that runs: it shows its aim already. Another resize is somebody else's.
+    pub(super) fn stop_shrink(&self, device: &DeviceName, to: Bytes) -> Result<(), StepError> {
         let view = self.view(Access::Write)?;
-        self.stop_large(Large::Resize, &view.sysfs)
+        let member = view.member(members::find(device)?);
+        match member.is_some_and(|member| member.share == to) {
+            true => self.stop_large(Large::Resize, &view.sysfs),
+            false => Ok(()),
+        }
     }
 }

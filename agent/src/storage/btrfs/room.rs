@@ -46,8 +46,15 @@ impl Room {
 }
 
 impl Btrfs {
-    /// The room for everything on `leaving`.
+    /// The room for everything on `leaving`. What is empty needs none: a spare that was just added to a full pool can
+    /// be given back.
     pub(super) fn room_without(&self, view: &View, leaving: &Shown) -> Result<Room, PoolFault> {
+        if leaving.allocated == Bytes::ZERO {
+            return Ok(Room {
+                needed: Bytes::ZERO,
+                unallocated: Bytes::ZERO,
+            });
+        }
         let usage = self.ask(&["device", "usage", "-b", &self.path()])?;
         let metadata = figures::parse_metadata_on(&usage, leaving.id).ok_or_else(|| {
             let what = format!("`btrfs device usage` does not tell about device {}", leaving.id.0);

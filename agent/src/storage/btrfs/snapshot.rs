@@ -39,7 +39,9 @@ impl Btrfs {
             return Ok(there);
         }
         self.nothing_is_forgotten(&within)?;
-        self.make_folder()?;
+        if !self.has_folder()? {
+            self.make_folder()?;
+        }
         let path = self.snapshot_path();
         let (pool, shown) = (self.path(), path.display().to_string());
         let arguments = ["subvolume", "snapshot", "-r", "--", &pool, &shown].map(str::to_owned);
@@ -61,6 +63,9 @@ impl Btrfs {
 
     /// The snapshot, when there is one.
     pub(super) fn snapshot_there(&self) -> Result<Option<Snapshot>, PoolFault> {
+        if !self.has_folder()? {
+            return Ok(None);
+        }
         let path = self.snapshot_path();
         let shown = path.display().to_string();
         match std::fs::symlink_metadata(&path) {
@@ -104,20 +109,29 @@ impl Btrfs {
         Ok(())
     }
 
-    /// Users of the pool may write to its root, so what has the name may be a trap.
     fn make_folder(&self) -> Result<(), PoolFault> {
         let folder = self.settings.path.join(FOLDER);
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|source| {
+            PoolFault::caused(format!("cannot make {}", folder.display()), Retry::Later, source)
+        })
+    }
+
+    /// Users of the pool may write to its root, so what has the name may be a trap: a link would make us delete what
+    /// lies elsewhere.
+    fn has_folder(&self) -> Result<bool, PoolFault> {
+        let folder = self.settings.path.join(FOLDER);
         let shown = folder.display().to_string();
-        let fault = |source| PoolFault::caused(format!("cannot make {shown}"), Retry::Later, source);
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map_err(fault),
-        }
-        let found = std::fs::symlink_metadata(&folder).map_err(fault)?;
+        let found = match std::fs::symlink_metadata(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(|source| {
+                PoolFault::caused(format!("cannot look at {shown}"), Retry::Later, source)
+            })?,
+        };
         let ours =
             found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0;
         match ours {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(PoolFault::new(
                 format!("{shown} must be a folder of root with mode 0700; move what is there elsewhere"),
                 Retry::Never,
