@@ -213,6 +213,21 @@ async fn a_relocation_is_cancelled_in_its_middle_and_says_how_far_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_carried_away_after_its_removal_does_not_undo_the_rest() {
+    let rig = rig();
+    // Before the removal it is asked twice whether it is made, and then at the end, when nobody can tell any more.
+    rig.pool.fail(Call::IsDone, 2, Fail::Before, Retry::Never);
+    let ending = rig.run(&accepted(shrink(4 * GIB))).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.message);
+    assert!(
+        ending.message.contains("shrank by 4.00 GiB"),
+        "{}",
+        ending.message
+    );
+    assert_eq!(rig.size(), Bytes(6 * GIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn data_that_arrives_meanwhile_stops_a_shrink_before_it_is_unsafe() {
     // Before the check, and before the second change.
     for step in [0, 2] {

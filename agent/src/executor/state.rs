@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A step that could not even look has done nothing, so its own undo does not run. `Lost` is a call that did
-//! not return in time: it still runs, so nobody may undo beside it, unless it changes nothing anyway. After an undo that failed no further undo
-//! runs, since each undo relies on the later ones being undone.
+//! not return in time: it still runs, so nobody may undo beside it, unless it changes nothing anyway. After an undo
+//! that failed no further undo runs, since each undo relies on the later ones being undone.
 //!
 //! The invariants: every effect that writes comes before the effect that acts, and what has happened is written
 //! before anything is said, since a run may stop wherever it speaks.

@@ -156,11 +156,18 @@ impl Step for ReadBackStep {
     fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
         let backend = &self.site.backend;
         for change in &self.plan.changes {
-            if !backend.is_done(change)? {
-                let problem = format!(
-                    "the pool does not show it: {change}; was it changed by somebody else meanwhile?"
-                );
-                return Err(StepError::message(problem, Retry::Never));
+            match backend.is_done(change) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let problem = format!(
+                        "the pool does not show it: {change}; was it changed by somebody else meanwhile?"
+                    );
+                    return Err(StepError::message(problem, Retry::Never));
+                }
+                // As of a device that was removed days ago and has been carried away since.
+                Err(fault) => progress.say(format!(
+                    "cannot tell any more whether it holds: {change}: {fault}"
+                )),
             }
         }
         let state = backend.look()?;

@@ -226,8 +226,10 @@ impl Backend for Btrfs {
                 }
                 member.is_none()
             }
-            // A shrink that runs shows its aim already.
-            Change::Grow { to, .. } | Change::Shrink { to, .. } => {
+            // At once, so that whatever runs is somebody else's.
+            Change::Grow { to, .. } => member.is_some_and(|member| member.share == *to),
+            // One that runs shows its aim already.
+            Change::Shrink { to, .. } => {
                 member.is_some_and(|member| member.share == *to) && view.exclusive()? != Exclusive::Resize
             }
         })
