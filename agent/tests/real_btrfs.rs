@@ -456,8 +456,7 @@ fn a_spare_that_holds_anything_or_is_used_is_refused_by_name_and_unchanged() {
     bench.mount(&mounted, &[]);
     let holder = bench.device_over(Path::new(&held), &[]);
     let file = bench.path("read-only");
-    let read_only = bench.device_on(&file, size, &[]);
-    run("blockdev", &["--setro", &read_only]);
+    let read_only = bench.device_on(&file, size, &["--read-only"]);
     let empty = bench.device_on(&bench.path("empty"), 0, &[]);
     let other = bench.device(1024 * MIB);
     bench.pool(&[&other], &[]);

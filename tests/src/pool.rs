@@ -76,6 +76,8 @@ impl LoopPool {
         let device = must("losetup", &["--find", "--show", text(file)])
             .trim()
             .to_owned();
+        // Who had the number before may have left it read-only.
+        must("blockdev", &["--setrw", &device]);
         std::os::unix::fs::symlink(&device, self.device(name)).expect("a stable name");
         self.loops.push(device.clone());
         device

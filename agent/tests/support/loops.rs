@@ -100,6 +100,10 @@ impl Bench {
         arguments.extend(options);
         arguments.push(&file);
         let device = run("losetup", &arguments).trim().to_owned();
+        if options.is_empty() {
+            // Who had the number before may have left it read-only.
+            run("blockdev", &["--setrw", &device]);
+        }
         self.loops.push(PathBuf::from(&device));
         device
     }
