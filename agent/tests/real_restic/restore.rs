@@ -8,7 +8,7 @@ use hostler_common::operation::RestoreInto::{Directory, Places, PlacesOverwritin
 
 use hostler_agent::executor::step::Before;
 
-use crate::rig::{Rig, Story, job, restore};
+use crate::rig::{Rig, Story, job, restore, undo};
 use crate::tree::{odd_files, seen};
 
 fn backed_up() -> Rig {
@@ -228,6 +228,87 @@ fn a_restore_says_how_far_it_is() {
             .iter()
             .all(|m| m.what == "restore" && m.done_bytes <= m.total_bytes)
     );
+}
+
+#[test]
+fn a_restore_that_goes_on_after_a_reboot_finds_out_that_the_pool_is_not_mounted() {
+    let rig = backed_up();
+    std::fs::write(rig.pool("glob"), "changed").unwrap();
+    let before = seen(&rig.settings.pool_path);
+    let job = job(restore(PlacesOverwriting, &["glob"]));
+    let story = Arc::new(Story::default());
+    let planned = rig.plan(&job, None).unwrap();
+    let [check, fetch, put, _clear] = planned.steps.as_slice() else {
+        panic!("other steps")
+    };
+    let mounted = |is: bool| rig.backend.unmounted.store(!is, Ordering::Relaxed);
+    check.apply(Before::Nothing, &story.progress()).unwrap();
+    mounted(false);
+    let cause = fetch.apply(Before::Absent, &story.progress()).unwrap_err();
+    assert!(cause.to_string().contains("is not mounted"), "{cause}");
+    fetch.undo(Before::Absent, &story.progress()).unwrap();
+    assert!(story.text().contains("may stay in"), "{}", story.text());
+    mounted(true);
+    fetch.apply(Before::Absent, &story.progress()).unwrap();
+    put.apply(Before::Nothing, &story.progress()).unwrap();
+    mounted(false);
+    let cause = put.undo(Before::Nothing, &story.progress()).unwrap_err();
+    assert!(
+        cause.to_string().contains("is not mounted"),
+        "not taken for undone: {cause}"
+    );
+    mounted(true);
+    undo(
+        &planned,
+        &[Before::Nothing, Before::Absent, Before::Nothing],
+        &story,
+    );
+    assert_eq!(seen(&rig.settings.pool_path), before);
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn what_was_replaced_is_kept_when_its_place_is_gone_or_taken() {
+    let rig = backed_up();
+    std::fs::write(rig.pool("desk tops/a.qcow2"), "the only copy").unwrap();
+    let story = Arc::new(Story::default());
+    for away in [true, false] {
+        let job = job(restore(PlacesOverwriting, &["desk tops/a.qcow2"]));
+        let planned = rig.plan(&job, None).unwrap();
+        for step in &planned.steps[..3] {
+            step.apply(step.look().unwrap(), &story.progress()).unwrap();
+        }
+        let put = &planned.steps[2];
+        let folder = rig.pool("desk tops");
+        match away {
+            true => std::fs::rename(&folder, rig.pool("away")).unwrap(),
+            false => {
+                // As when a crash came between the two renames, and then a person.
+                std::fs::remove_file(folder.join("a.qcow2")).unwrap();
+                symlink("x", folder.join("a.qcow2")).unwrap();
+                let staging = rig.pool(&format!(".hostler/restore-{}", job.operation));
+                std::fs::write(staging.join("new/desk tops/a.qcow2"), "restored").unwrap();
+            }
+        }
+        let cause = put
+            .undo(Before::Nothing, &story.progress())
+            .unwrap_err()
+            .to_string();
+        let (_, kept) = cause.split_once("is kept at ").expect(&cause);
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), "the only copy");
+        match away {
+            true => std::fs::rename(rig.pool("away"), &folder).unwrap(),
+            false => std::fs::remove_file(folder.join("a.qcow2")).unwrap(),
+        }
+        undo(
+            &planned,
+            &[Before::Nothing, Before::Absent, Before::Nothing],
+            &story,
+        );
+        let back = std::fs::read_to_string(folder.join("a.qcow2")).unwrap();
+        assert_eq!(back, "the only copy");
+        nothing_is_left(&rig);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_common::bytes::Bytes;
-use hostler_common::error::Retry;
+use hostler_common::error::{Chain, Retry};
 
 use super::super::count::{self, Count};
 use super::super::pace::{Pace, written_by_children};
@@ -37,16 +37,7 @@ impl Step for Check {
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let (job, ear) = (&self.0, Ear::of(progress));
-        let pool = &job.inner.settings.pool_path;
-        let pool = pool.canonicalize().unwrap_or_else(|_| pool.clone());
-        if job
-            .ground()
-            .canonicalize()
-            .is_ok_and(|ground| ground.starts_with(&pool))
-        {
-            // Where the pool is not mounted there is an empty directory, on another disk.
-            job.inner.backend.look()?;
-        }
+        job.is_mounted()?;
         locks::remove_stale(&job.inner.repository, &ear)?;
         let total = job.total(&ear)?;
         let refused = |fault: bounds::BoundsFault| StepError::new(&fault, Retry::Never);
@@ -118,8 +109,18 @@ impl Step for Fetch {
         }
     }
 
-    fn undo(&self, _before: Before, _progress: &Progress) -> Result<(), StepError> {
-        remove(&self.0.staging)
+    fn undo(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
+        let staging = &self.0.staging;
+        if let Err(fault) = self.0.is_mounted() {
+            // Nothing that anybody uses was changed: it is in the way, and no more.
+            progress.say(format!(
+                "what was read of the backup may stay in {}, remove it by hand: {}",
+                staging.display(),
+                Chain(&fault)
+            ));
+            return Ok(());
+        }
+        remove(staging)
     }
 }
 

@@ -25,8 +25,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Where the staging folder of `job` is, or is to be.
+    /// Where the staging folder of `job` is, or is to be. Fails when the pool is not mounted.
     pub(super) fn above_staging(job: &Restore) -> Result<Self, StepError> {
+        job.is_mounted()?;
         let above = job.staging.parent().unwrap_or(&job.staging);
         match &job.decision.into {
             Into::Directory { .. } => Self::open(AT_FDCWD, above, above),

@@ -26,6 +26,7 @@ use super::restic::repository::Ear;
 use super::{Inner, OWN_FOLDER, named};
 use crate::executor::plan::Planned;
 use crate::executor::step::Step;
+use crate::storage::PoolFault;
 
 /// In the staging folder: what is not in its place yet.
 const NEW: &str = "new";
@@ -164,6 +165,18 @@ impl Restore {
         match &self.decision.into {
             Into::Directory { target } => target.parent().unwrap_or(target),
             Into::EmptyPool | Into::Places { .. } => &self.inner.settings.pool_path,
+        }
+    }
+
+    /// Fails when the files go into a pool that is not mounted: there is an empty directory then, on another disk. Asked
+    /// anew by each step, since a reboot may lie between two.
+    fn is_mounted(&self) -> Result<(), PoolFault> {
+        let pool = &self.inner.settings.pool_path;
+        let pool = pool.canonicalize().unwrap_or_else(|_| pool.clone());
+        let ground = self.ground().canonicalize();
+        match ground.is_ok_and(|ground| ground.starts_with(&pool)) {
+            true => self.inner.backend.look().map(|_| ()),
+            false => Ok(()),
         }
     }
 

@@ -104,10 +104,16 @@ impl Step for Put {
         sync(&job.inner.settings.pool_path)
     }
 
-    fn undo(&self, _before: Before, _progress: &Progress) -> Result<(), StepError> {
+    fn undo(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let job = &*self.0;
+        job.is_mounted()?;
         // Without staging nothing was moved, or everything is in place for good.
         if !is_there(&job.staging)? {
+            let done = done(job);
+            if is_there(&done)? {
+                progress.say("the restored files are in their places already and stay");
+                remove(&done)?;
+            }
             return Ok(());
         }
         let pool = Pool::open(job)?;
@@ -138,7 +144,7 @@ impl Step for Clear {
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let staging = &self.0.staging;
-        let done = staging.with_extension("done");
+        let done = done(&self.0);
         if is_there(staging)? {
             std::fs::rename(staging, &done).map_err(|error| io_error("rename", staging, &error))?;
         }
@@ -154,6 +160,11 @@ impl Step for Clear {
     fn undo(&self, _before: Before, _progress: &Progress) -> Result<(), StepError> {
         Ok(())
     }
+}
+
+/// The staging folder when everything is in place, until it is removed.
+fn done(job: &Restore) -> PathBuf {
+    job.staging.with_extension("done")
 }
 
 /// What is put in place, in order; None when everything is restored and nothing was moved yet.
@@ -318,17 +329,30 @@ impl Pool {
 
     fn take_back(&self, job: &Restore, path: &Path) -> Result<(), StepError> {
         let fault = |errno: Errno| io_error("take back", path, &errno.into());
+        let aside = job.staging.join("old").join(path);
+        // Nothing of it may be removed with the staging folder, or the only copy would go.
+        let kept = |why: &str| {
+            let text = format!(
+                "cannot put {} back: {why}; what was there is kept at {}",
+                path.display(),
+                aside.display()
+            );
+            StepError::message(text, Retry::Never)
+        };
         let Some((parent, name)) = self.parent_of(path)? else {
-            return Ok(());
+            return match is_there(&aside)? {
+                true => Err(kept("its directory is gone")),
+                false => Ok(()),
+            };
         };
         let fresh = job.fresh().join(path);
         if !is_there(&fresh)? && exists(&parent, name, path)? {
             make_above(&fresh)?;
             renameat2(&parent, name, AT_FDCWD, &fresh, RenameFlags::RENAME_NOREPLACE).map_err(fault)?;
         }
-        let aside = job.staging.join("old").join(path);
         if is_there(&aside)? {
-            renameat2(AT_FDCWD, &aside, &parent, name, RenameFlags::RENAME_NOREPLACE).map_err(fault)?;
+            renameat2(AT_FDCWD, &aside, &parent, name, RenameFlags::RENAME_NOREPLACE)
+                .map_err(|errno| kept(&io::Error::from(errno).to_string()))?;
         }
         Ok(())
     }
