@@ -660,6 +660,8 @@ fn a_pool_that_misses_a_device_says_so_and_gives_nothing_up() {
     let path = bench.pool(&[&a, &b, &c], &["-d", "raid1", "-m", "raid1"]);
     let pool = backend(&path, &[&a, &b, &c], &[]);
     let removal = remove(&pool.look().unwrap(), &b);
+    let backing = format!("/sys/block/{}/loop/backing_file", c.trim_start_matches("/dev/"));
+    let backing = std::fs::read_to_string(backing).unwrap();
     bench.unmount(&path);
     run("btrfs", &["device", "scan", "--forget", &c]);
     bench.detach(&c);
@@ -677,6 +679,17 @@ fn a_pool_that_misses_a_device_says_so_and_gives_nothing_up() {
         !pool.is_done(&removal).unwrap(),
         "a member that is there is no removed one"
     );
+
+    // Its device comes back while the pool goes on without it: to wipe it is no advice.
+    let again = bench.device_over(Path::new(backing.trim()), &[]);
+    let pool = backend(&path, &[&a, &b, &again], &[]);
+    let state = pool.look().unwrap();
+    let problem = state.spares[0].problem.clone().unwrap();
+    assert!(
+        problem.contains("this pool misses") && problem.contains("do not wipe it"),
+        "{problem}"
+    );
+    assert!(!problem.contains("wipefs"), "{problem}");
     run("umount", &[&path.display().to_string()]);
 }
 

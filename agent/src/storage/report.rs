@@ -69,7 +69,8 @@ impl Looks {
 
 /// Puts what was seen into `report`, whose name, backend, path and repository stay.
 pub(super) fn fill(report: &mut PoolReport, state: &PoolState, reserve: Reserve) {
-    report.problem.clear();
+    // It works, and the next disk that fails takes data with it: nobody may read "ready".
+    report.problem = plan::degraded(state).unwrap_or_default();
     report.size_bytes = state.size.0;
     report.used_bytes = state.used.0;
     report.spare_bytes = plan::spare(state).0;
@@ -113,10 +114,12 @@ fn spare(spare: &Spare) -> PoolDevice {
 mod tests {
     use std::sync::Mutex;
 
+    use hostler_common::bytes::Bytes;
+
     use super::*;
     use crate::executor::step::{Progress, StepError};
     use crate::storage::PoolFault;
-    use crate::storage::pool::{Change, Snapshot};
+    use crate::storage::pool::{Change, DeviceName, Profile, Snapshot};
     use hostler_common::error::Retry;
 
     /// A pool whose looks wait until they are told to end.
@@ -155,6 +158,42 @@ mod tests {
         fn remove_snapshot(&self) -> Result<(), PoolFault> {
             unreachable!()
         }
+    }
+
+    #[test]
+    fn a_pool_that_works_without_one_of_its_devices_has_a_problem() {
+        let member = |presence| Member {
+            name: DeviceName("missing device 2".to_owned()),
+            capacity: Bytes(1 << 30),
+            share: Bytes(1 << 30),
+            allocated: Bytes::ZERO,
+            presence,
+        };
+        let mut state = PoolState {
+            size: Bytes(1 << 30),
+            used: Bytes::ZERO,
+            data_used: Bytes::ZERO,
+            metadata_used: Bytes::ZERO,
+            data_free: Bytes::ZERO,
+            metadata_allocated: Bytes::ZERO,
+            data: Profile::Raid1,
+            metadata: Profile::Raid1,
+            members: vec![member(Presence::Present), member(Presence::Missing)],
+            spares: Vec::new(),
+        };
+        let mut report = PoolReport::default();
+        let reserve = Reserve::try_from(10).unwrap();
+        fill(&mut report, &state, reserve);
+        assert!(
+            report
+                .problem
+                .starts_with("it is degraded: missing device 2 is missing"),
+            "{}",
+            report.problem
+        );
+        state.members.pop();
+        fill(&mut report, &state, reserve);
+        assert_eq!(report.problem, "");
     }
 
     #[test]

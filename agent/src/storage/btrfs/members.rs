@@ -14,7 +14,7 @@ use super::figures::{Show, Shown};
 use crate::storage::PoolFault;
 use crate::storage::block::{Block, Node};
 use crate::storage::pool::{DeviceName, Member, Presence, Spare};
-use crate::storage::spare::{Clean, SpareChecks};
+use crate::storage::spare::{Clean, Signature, SpareChecks};
 
 /// What the configuration names: paths and patterns of paths.
 #[derive(Debug, Clone)]
@@ -76,8 +76,18 @@ impl Configured {
             let Some(block) = candidate.block else { return true };
             !show.devices.iter().any(|shown| shown.is(block))
         });
-        let spares = spares.map(|spare| look_at(spare, sector, checks)).collect();
-        (members, spares)
+        let spares = spares.map(|spare| {
+            let mut looked = look_at(spare, sector, checks);
+            if looked.problem.is_some() && is_missed(spare, show, checks) {
+                looked.problem = Some(format!(
+                    "{} is a device that this pool misses, or was one: do not wipe it; unmount the pool and mount it again, \
+                     and it takes part if it can",
+                    looked.name
+                ));
+            }
+            looked
+        });
+        (members, spares.collect())
     }
 }
 
@@ -125,6 +135,16 @@ fn member(shown: &Shown, sector: u64, candidates: &[Candidate]) -> Member {
             None => Presence::Missing,
         },
     }
+}
+
+/// Whether it has the pool's own signature while the pool misses a device: it may hold the only copy of something.
+fn is_missed(candidate: &Candidate, show: &Show, checks: &SpareChecks) -> bool {
+    let own = |signature: &Signature| signature.uuid.as_deref() == Some(&show.uuid);
+    show.devices.iter().any(|shown| shown.path.is_none())
+        && candidate.block.is_some()
+        && checks
+            .signatures(&candidate.path)
+            .is_ok_and(|all| all.iter().any(own))
 }
 
 fn look_at(candidate: &Candidate, sector: u64, checks: &SpareChecks) -> Spare {

@@ -236,6 +236,11 @@ fn members_that(state: &PoolState, are: Presence) -> Vec<DeviceName> {
     members.map(|member| member.name.clone()).collect()
 }
 
+/// That a pool misses a device, when it does. One line.
+pub fn degraded(state: &PoolState) -> Option<String> {
+    refuse_degraded(state).err().map(|refusal| refusal.to_string())
+}
+
 fn refuse_degraded(state: &PoolState) -> Result<(), Refusal> {
     let missing = members_that(state, Presence::Missing);
     match missing.is_empty() {
