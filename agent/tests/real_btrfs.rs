@@ -558,10 +558,16 @@ fn a_spare_that_vanished_changed_or_is_open_is_refused_and_the_pool_as_before() 
     let error = apply(&pool, &other_size).unwrap_err();
     assert!(error.to_string().contains("may be another device now"), "{error}");
 
-    let opened = std::fs::File::open(&b).unwrap();
+    let opened = std::fs::File::options().write(true).open(&b).unwrap();
     let error = apply(&pool, &added).unwrap_err();
     assert!(error.to_string().contains("has it open"), "{error}");
     drop(opened);
+    // Who only reads is gone in a moment.
+    let reads = std::fs::File::open(&b).unwrap();
+    apply(&pool, &added).unwrap();
+    pool.revert(&added, &Ears::default().progress()).unwrap();
+    drop(reads);
+    assert_eq!(shape(&pool), before);
 
     std::fs::remove_file(&link).unwrap();
     let spare = &pool.look().unwrap().spares[0];

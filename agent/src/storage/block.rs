@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use hostler_common::bytes::Bytes;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 /// sysfs counts in these, whatever the device's own sectors are (sysfs-block of the kernel's ABI pages).
@@ -88,17 +89,20 @@ impl Block {
         Ok(holders)
     }
 
-    /// A process that has it open, as a virtual machine whose disk it is. The kernel lets them share it, so only
-    /// `/proc` tells, and this process sees all of it as root only.
+    /// A process that has it open for writing, as a virtual machine whose disk it is. The kernel lets them share it, so
+    /// only `/proc` tells, and this process sees all of it as root only. Who reads is passed over: udev and others look
+    /// at every device now and then.
     pub(super) fn opener(self) -> io::Result<Option<String>> {
         for process in names_in(Path::new("/proc"))? {
             let folder = Path::new("/proc").join(&process);
             // One that ended meanwhile has nothing open.
             let open = names_in(&folder.join("fd")).unwrap_or_default();
-            let is_device = |descriptor: &String| {
-                let descriptor = folder.join("fd").join(descriptor);
+            let is_device = |number: &String| {
+                let descriptor = folder.join("fd").join(number);
                 let target = std::fs::read_link(&descriptor).unwrap_or_default();
-                target.starts_with("/dev") && self.is_at(&descriptor)
+                target.starts_with("/dev")
+                    && self.is_at(&descriptor)
+                    && is_for_writing(&folder.join("fdinfo").join(number))
             };
             if process.parse::<u32>().is_ok() && open.iter().any(is_device) {
                 let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
@@ -115,6 +119,14 @@ impl Block {
         names.retain(|name| folder.join(name).join("partition").exists());
         Ok(names)
     }
+}
+
+/// Whether a file descriptor is open for writing, by its flags (proc_pid_fdinfo(5)). One that cannot be told is.
+fn is_for_writing(info: &Path) -> bool {
+    let info = std::fs::read_to_string(info).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
+    flags.is_none_or(|flags| OFlag::from_bits_retain(flags).intersection(OFlag::O_ACCMODE) != OFlag::O_RDONLY)
 }
 
 /// A number in a file of sysfs.

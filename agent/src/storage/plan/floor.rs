@@ -9,16 +9,16 @@ use thiserror::Error;
 
 use super::moves::Moves;
 use super::profile::usable;
-use crate::storage::pool::PoolState;
+use crate::storage::pool::{PoolState, Profile};
 
 /// The kernel gives a device's first MiB to boot loaders.
 const UNUSED_AT_START: u128 = 1 << 20;
-/// Block groups are allocated in pieces of at most this, on each device.
-const DATA_CHUNK: u128 = 1 << 30;
-/// The same for metadata, on pools up to [`LARGE_POOL`]; beyond it they are as large as for data.
+/// Block groups of metadata are allocated in pieces of at most this on all but the largest pools.
 const METADATA_CHUNK: u128 = 256 << 20;
-/// From here on metadata comes in pieces of 1 GiB.
-const LARGE_POOL: u128 = 50 << 30;
+/// Block groups of data are at most this large on each device, and at most a tenth of the pool.
+const DATA_CHUNK: u128 = 1 << 30;
+/// Data that is written while other data moves.
+const ON_ITS_WAY: u128 = 64 << 20;
 /// Superblocks, the chunk tree and what a transaction needs beside the metadata that is counted.
 const METADATA_MARGIN: u128 = 16 << 20;
 /// Metadata is laid out in so many pieces at most: enough to tell whether it fits, and quick on huge pools.
@@ -103,11 +103,6 @@ pub(super) fn left(shares: &[Option<Bytes>]) -> Vec<Bytes> {
     shares.iter().copied().flatten().collect()
 }
 
-/// A chunk is at most a tenth of the pool.
-fn chunk(total: u128, largest: u128) -> u128 {
-    largest.min(total / 10).max(1)
-}
-
 impl Floor<'_> {
     /// How much the kernel's figure of the size falls when the shares go from `before` to `after`.
     pub(super) fn size_lost(&self, before: &[Bytes], after: &[Bytes]) -> Bytes {
@@ -143,30 +138,16 @@ impl Floor<'_> {
         }
     }
 
-    /// How large a chunk of metadata is on a pool of `total` bytes, and how many of them it fills, without copies.
-    fn metadata_chunks(&self, total: u128) -> (u128, u128) {
-        let size = chunk(
-            total,
-            match total > LARGE_POOL {
-                true => DATA_CHUNK,
-                false => METADATA_CHUNK,
-            },
-        );
-        let metadata = u128::from(self.state.metadata_used.0) + METADATA_MARGIN;
-        (size, metadata.div_ceil(size))
-    }
-
-    /// Metadata first, on the devices with the most room, as the kernel does; then the data, with room for one more
-    /// piece of it, the one that is on its way. Pieces are as large as the pool was when they were made: `total`.
+    /// Metadata first, on the devices with the most room, as the kernel does; then the data, with some room for what is on
+    /// its way. How much of it the kernel has assigned already, and where, is [`Moves`]' part.
     fn has_room(&self, total: u128, shares: &[Bytes]) -> bool {
         let state = self.state;
         let mut free: Vec<u128> = shares
             .iter()
             .map(|share| u128::from(share.0).saturating_sub(UNUSED_AT_START))
             .collect();
-        let (metadata_chunk, chunks) = self.metadata_chunks(total);
-        let pieces = chunks.min(PIECES_AT_MOST);
-        let metadata = metadata_chunk * chunks;
+        let metadata = u128::from(state.metadata_used.0) + METADATA_MARGIN;
+        let pieces = metadata.div_ceil(METADATA_CHUNK).min(PIECES_AT_MOST);
         let (devices, times) = state.metadata.spread();
         let piece = metadata.div_ceil(pieces) * times;
         for _ in 0..pieces {
@@ -182,7 +163,12 @@ impl Floor<'_> {
             .into_iter()
             .map(|room| Bytes(u64::try_from(room).unwrap_or(u64::MAX)))
             .collect();
-        u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + chunk(total, DATA_CHUNK)
+        let on_its_way = match state.data {
+            Profile::Single => ON_ITS_WAY,
+            // Copies and stripes come in whole chunks, as large as the pool was when they were made.
+            _ => DATA_CHUNK.min(total / 10).max(1),
+        };
+        u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + on_its_way
     }
 }
 
