@@ -82,7 +82,10 @@ impl fmt::Display for Bytes {
                 return write!(f, "{}.{:02} {name}", hundredths / 100, hundredths % 100);
             }
         }
-        write!(f, "{} bytes", self.0)
+        match self.0 {
+            1 => f.write_str("1 byte"),
+            bytes => write!(f, "{bytes} bytes"),
+        }
     }
 }
 
@@ -175,6 +178,7 @@ mod tests {
     fn short_sizes_never_claim_more_than_there_is() {
         for (bytes, text) in [
             (0, "0 bytes"),
+            (1, "1 byte"),
             (1023, "1023 bytes"),
             (1024, "1.00 KiB"),
             ((1 << 30) - 1, "1023.99 MiB"),
