@@ -20,7 +20,7 @@ const TEXT_AT_MOST: usize = 64;
 
 pub(super) fn list(inner: &Inner) -> Result<Vec<Backup>, String> {
     let backups = inner
-        .backups(&Ear::none())
+        .all_backups(&Ear::none())
         .map_err(|fault| Chain(&fault).to_string())?;
     Ok(newest(backups.into_iter().map(listed).collect()))
 }

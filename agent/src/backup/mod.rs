@@ -51,6 +51,9 @@ use crate::storage::Backend;
 /// The folder at a pool's root that is Hostler's own.
 const OWN_FOLDER: &str = ".hostler";
 
+/// Backups that are named when others are damaged.
+const NAMED: usize = 10;
+
 /// How long a lock of somebody who may live is waited for. restic itself regards one that nobody has renewed for
 /// 30 minutes as stale, so a host that died in the middle of a backup does not stop the next one.
 const PATIENCE: Duration = Duration::from_secs(35 * 60);
@@ -149,13 +152,35 @@ struct Inner {
 impl Inner {
     /// The pool's backups, oldest first, without those that were never found to be good.
     fn backups(&self, ear: &Ear<'_>) -> Result<Vec<Snapshot>, ResticFault> {
+        Ok(self.without_doubtful(self.repository.backups(ear)?))
+    }
+
+    /// The same for whoever asks for all or for the latest: fails when a snapshot is damaged, which may be one of them.
+    fn all_backups(&self, ear: &Ear<'_>) -> Result<Vec<Snapshot>, ResticFault> {
+        let (backups, damaged) = self.repository.readable(ear)?;
+        let backups = self.without_doubtful(backups);
+        match damaged {
+            None => Ok(backups),
+            Some(said) => Err(ResticFault::PassedOver {
+                repository: self.repository.for_people().to_owned(),
+                said,
+                left: backups
+                    .iter()
+                    .rev()
+                    .take(NAMED)
+                    .map(Snapshot::described)
+                    .collect(),
+            }),
+        }
+    }
+
+    fn without_doubtful(&self, mut backups: Vec<Snapshot>) -> Vec<Snapshot> {
         let doubtful = Mark::Unchecked.all(&self.settings);
-        let mut backups = self.repository.backups(ear)?;
         backups.retain(|backup| {
             let operation = backup.tag("operation:").unwrap_or_default();
             !doubtful.iter().any(|doubtful| doubtful == operation)
         });
-        Ok(backups)
+        backups
     }
 }
 

@@ -371,3 +371,40 @@ fn a_repository_that_never_answers_does_not_hold_up_a_cancel() {
         assert!(begun.elapsed() < Duration::from_secs(60));
     }
 }
+
+#[test]
+fn a_damaged_snapshot_is_missed_in_the_list_and_an_older_backup_is_not_the_latest() {
+    let rig = Rig::new();
+    std::fs::write(rig.pool("file"), "1").unwrap();
+    rig.back_up();
+    rig.back_up();
+    let ids: Vec<_> = rig
+        .backups
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|backup| backup.id)
+        .collect();
+    let [older, newest] = &ids[..] else {
+        panic!("{ids:?}")
+    };
+    std::fs::write(rig.repository().join("snapshots").join(newest), "rotten").unwrap();
+    // restic itself takes it for good as long as its cache holds the snapshot.
+    for entry in std::fs::read_dir(&rig.settings.cache_dir).unwrap().flatten() {
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+    let restored = || hostler_common::operation::RestoreInto::Directory(rig.restored("x"));
+    for refused in [
+        rig.backups.list().unwrap_err(),
+        rig.restore(restored(), &[]).unwrap_err(),
+    ] {
+        assert!(refused.contains(&newest[..8]), "{refused}");
+        assert!(refused.contains(&format!("{} of 20", &older[..8])), "{refused}");
+    }
+    rig.run(Request::RestoreBackup {
+        id: older.parse().unwrap(),
+        into: restored(),
+        paths: Vec::new(),
+    })
+    .unwrap();
+}

@@ -25,8 +25,10 @@ const NO_WAY: [&str; 7] = [
     "unable to open repo",
 ];
 /// What it says of data that is there and wrong.
-const ROTTEN: [&str; 3] = [
+const ROTTEN: [&str; 5] = [
     "ciphertext verification failed",
+    "invalid data returned",
+    "config file has zero size",
     "Pack ID does not match",
     "hash does not match",
 ];
@@ -116,6 +118,14 @@ pub(in super::super) enum ResticFault {
         "the repository {repository} is damaged, so that older backups may be damaged too: {said}; check the disk that it is on, see the whole damage by `restic -r {repository} check --read-data`, and keep every copy of the files until a backup is good again"
     )]
     Damaged { repository: String, said: String },
+    #[error(
+        "a snapshot in the repository {repository} is damaged: {said}; the pool's newest backups that can be read and restored by id are: {}; see the damage by `restic -r {repository} check`", left.join(", ")
+    )]
+    PassedOver {
+        repository: String,
+        said: String,
+        left: Vec<String>,
+    },
     #[error("restic {what} failed: {said}")]
     Failed { what: &'static str, said: String },
     #[error("restic {what} answered something that is not understood")]
@@ -142,6 +152,7 @@ impl ResticFault {
             | Self::Unreadable { .. }
             | Self::Empty
             | Self::Damaged { .. }
+            | Self::PassedOver { .. }
             | Self::Failed { .. }
             | Self::Answer { .. }
             | Self::Stopped(_) => Retry::Never,
@@ -210,11 +221,22 @@ impl Place<'_> {
     }
 }
 
+/// The snapshots that `restic snapshots` passed over, since they are damaged. It ends well all the same.
+pub(super) fn passed_over(stderr: &str) -> Option<String> {
+    let damaged = |line: &&str| {
+        line.starts_with("could not load snapshot") && ROTTEN.iter().any(|word| line.contains(word))
+    };
+    let lines: Vec<_> = stderr.lines().filter(damaged).take(LINES).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
 /// The lines that say something, without restic's accounts of its own retries and its empty ends.
 fn last_words(stderr: &str) -> Option<String> {
     let mut lines: Vec<&str> = stderr
         .lines()
         .map(str::trim)
+        // Where in its own code it failed follows some of its errors.
+        .take_while(|line| *line != "main.open" && !line.starts_with("github.com/restic/"))
         .filter(|line| !line.is_empty() && !line.contains("returned error, retrying after"))
         .filter(|line| {
             !line.starts_with("Is there a repository at") && *line != "Fatal: repository contains errors"
@@ -319,6 +341,18 @@ mod tests {
             let text = fault("backup", status, stderr);
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_damaged_index_and_configuration_are_damage_and_no_code_of_restic_is_shown() {
+        let index = "error: error loading index 033b: load <index/033b>: invalid data returned\nFatal: LoadIndex returned errors\n";
+        assert!(fault("check", 1, index).contains("is damaged"));
+        let config = "config file has zero size, invalid repository?\nmain.open\n\tgithub.com/restic/restic/cmd/restic/global.go:760\n";
+        let text = fault("list locks", 1, config);
+        assert!(
+            text.contains("damaged too: config file has zero size, invalid repository?; check the disk"),
+            "{text}"
+        );
     }
 
     #[test]

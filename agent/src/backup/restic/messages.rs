@@ -56,6 +56,12 @@ impl Snapshot {
         self.id.get(..8).unwrap_or(&self.id)
     }
 
+    /// For a person who is to choose one.
+    pub(in super::super) fn described(&self) -> String {
+        let time = self.time.get(..19).unwrap_or(&self.time).replace('T', " ");
+        format!("{} of {time}", self.short())
+    }
+
     /// The rest of the tag that begins with `prefix`.
     pub(in super::super) fn tag(&self, prefix: &str) -> Option<&str> {
         self.tags

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hostler_common::id::PoolName;
 
-use super::fault::{Place, ResticFault};
+use super::fault::{self, Place, ResticFault};
 use super::locks;
 use super::messages::{Forgotten, Node, Snapshot, Unread};
 use super::program::{self, Restic};
@@ -244,17 +244,33 @@ impl Repository {
 
     /// The pool's backups, oldest first.
     pub(in super::super) fn backups(&self, ear: &Ear<'_>) -> Result<Vec<Snapshot>, ResticFault> {
+        let (backups, passed_over) = self.readable(ear)?;
+        if let Some(said) = passed_over {
+            tracing::warn!(
+                repository = self.address,
+                said,
+                "snapshots are damaged and passed over"
+            );
+        }
+        Ok(backups)
+    }
+
+    /// The same, and what is said of damaged snapshots, which may be some of them.
+    pub(in super::super) fn readable(
+        &self,
+        ear: &Ear<'_>,
+    ) -> Result<(Vec<Snapshot>, Option<String>), ResticFault> {
         let mut line = String::new();
         let mut on_line = |text: &str| line.push_str(text);
         let arguments = ["snapshots", "--json", "--no-lock", "--tag", &self.pool_tags()];
-        self.run(Call::of("snapshots", &arguments).on_line(&mut on_line), ear)?;
+        let output = self.run(Call::of("snapshots", &arguments).on_line(&mut on_line), ear)?;
         let mut backups: Vec<Snapshot> =
             serde_json::from_str(&line).map_err(|source| ResticFault::Answer {
                 what: "snapshots",
                 source,
             })?;
         backups.sort_by_key(Snapshot::unix_ms);
-        Ok(backups)
+        Ok((backups, fault::passed_over(&output.stderr)))
     }
 
     /// Forgets one backup and frees the room of what only it held.

@@ -122,7 +122,11 @@ fn decide(inner: &Inner, id: &BackupId, into: &RestoreInto) -> Result<Decision, 
             existing: Existing::Replaced,
         },
     };
-    let backups = inner.backups(&Ear::none());
+    let backups = match id {
+        // Of damaged ones nobody knows how old they are.
+        BackupId::Latest => inner.all_backups(&Ear::none()),
+        BackupId::Id(_) => inner.backups(&Ear::none()),
+    };
     let backups = backups.map_err(|fault| Chain(&fault).to_string())?;
     let backup = named::find(&backups, id, &inner.settings.pool).map_err(|fault| fault.to_string())?;
     Ok(Decision {
