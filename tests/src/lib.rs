@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod fleet;
+pub mod owner;
 pub mod pki;
 pub mod pool;
 pub mod programs;

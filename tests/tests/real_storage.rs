@@ -378,3 +378,52 @@ async fn a_restore_changes_nothing_that_is_there() {
     assert_eq!(checksums(&storage.pool.mount_point().join("full")), before);
     storage.assert_nothing_is_left();
 }
+
+/// Counts in two files, the left one always first and on its way to the disk before the right one.
+fn count(left: &std::path::Path, right: &std::path::Path, go_on: &std::sync::atomic::AtomicBool) -> u64 {
+    let mut number = 0_u64;
+    while go_on.load(std::sync::atomic::Ordering::Relaxed) {
+        number += 1;
+        for path in [left, right] {
+            let mut options = std::fs::File::options();
+            let mut file = options
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .unwrap();
+            std::io::Write::write_all(&mut file, format!("{number:020}").as_bytes()).unwrap();
+            file.sync_data().unwrap();
+        }
+    }
+    number
+}
+
+#[tokio::test]
+async fn a_backup_is_of_one_instant_though_files_change_meanwhile() {
+    let pool = LoopPool::make(&[500], &[]);
+    pool.fill("a", &[40_000]);
+    pool.fill("z", &[40_000]);
+    let storage = Storage::begin(pool, Backups::Yes).await;
+    let mount = storage.pool.mount_point();
+    let (left, right) = (mount.join("a/left"), mount.join("z/right"));
+    let go_on = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let counting = go_on.clone();
+    let counter = std::thread::spawn(move || count(&left, &right, &counting));
+    for _ in 0..3 {
+        storage.says(0, &["backups", "create"], &[]).await;
+    }
+    go_on.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(counter.join().unwrap() > 3, "nothing changed meanwhile");
+    let list = storage.pool.restic(&["snapshots", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    for backup in list.as_array().unwrap() {
+        let id = backup["id"].as_str().unwrap();
+        let read = |path: &str| -> u64 { storage.pool.restic(&["dump", id, path]).trim().parse().unwrap() };
+        let (left, right) = (read("a/left"), read("z/right"));
+        assert!(
+            left == right || left == right + 1,
+            "{left} and {right} are not of one instant"
+        );
+    }
+}

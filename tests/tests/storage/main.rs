@@ -5,6 +5,7 @@
 
 mod backups;
 mod cancel;
+mod owner;
 mod pools;
 mod progress;
 mod queue;
