@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
 use hostler_common::error::Chain;
-use hostler_common::operation::Request;
+use hostler_common::operation::{Hold, Purpose, Request};
+use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_coordinator::operation::record::OperationRecord;
+use hostler_coordinator::operation::state::Operator;
 use hostler_coordinator::registry::HypervisorRecord;
 use hostler_coordinator::store::{
     Committed, Compare, Order, Range, Revision, Store, StoreError, Transaction, Write,
 };
+use prost::Message as _;
 use prost_types::Any;
 use tempfile::TempDir;
 
@@ -207,12 +210,17 @@ fn records_of_the_first_format_are_still_read() {
         assert!(!read.logs.last().is_empty());
         let request = Request::of(&Any::from(&read.request)).unwrap();
         assert_eq!(
-            request.kind(),
+            Purpose::Work(request.kind()),
             read.kind,
             "what was asked for is still understood"
         );
         assert_eq!(read.cancel.is_some(), read.resource.as_str() == "tank");
     }
+    let hold: OperationRecord = serde_json::from_str(include_str!("frozen/operation-hold-1.json")).unwrap();
+    let proposal = ProposeOperationRequest::decode(&*Any::from(&hold.request).value).unwrap();
+    assert_eq!(Hold::of(&proposal).unwrap().resource, hold.resource);
+    assert_eq!((hold.kind, hold.operator()), (Purpose::HOLD, Operator::Client));
+    assert_eq!(hold.lease().unwrap().ran_ms, 600_000);
     let lock: hostler_coordinator::operation::locks::Lock =
         serde_json::from_str(include_str!("frozen/lock-1.json")).unwrap();
     assert_eq!((lock.fence.0, lock.queue.len()), (4, 2));

@@ -7,7 +7,7 @@ use hostler_common::rpc::operations::v1::{self as operations, OperationState};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
-use super::{FIRM, HALF, ID, OTHER, Player, Responses, say, storage, stream};
+use super::{FIRM, HALF, ID, OTHER, Player, Responses, locks, say, storage, stream};
 
 impl Player {
     /// Remembers a request about pools, and its reason.
@@ -76,6 +76,14 @@ impl FleetService for Player {
     ) -> Result<Response<fleet::ListOperationsResponse>, Status> {
         let request = request.into_inner();
         self.0.lock().unwrap().pages.push(request.page_size);
+        if self.0.lock().unwrap().locks {
+            let mut operations = locks::all();
+            operations.retain(|it| request.resource.is_empty() || it.resource == request.resource);
+            return Ok(Response::new(fleet::ListOperationsResponse {
+                operations,
+                ..Default::default()
+            }));
+        }
         let (id, next_page_token) = if request.page_token.is_empty() {
             (OTHER, "2")
         } else {
@@ -172,6 +180,9 @@ impl FleetService for Player {
         request: Request<fleet::CancelOperationRequest>,
     ) -> Result<Response<fleet::CancelOperationResponse>, Status> {
         let fleet::CancelOperationRequest { id, reason } = request.into_inner();
+        if id == FIRM && self.0.lock().unwrap().locks {
+            return Err(locks::firm(&id));
+        }
         if id == FIRM {
             return Err(Status::failed_precondition(format!(
                 "operation {id}: delete a backup of fast cannot be stopped while it runs"
@@ -188,6 +199,13 @@ impl FleetService for Player {
         Ok(Response::new(fleet::CancelOperationResponse {
             operation: Some(operation),
         }))
+    }
+
+    async fn propose_operation(
+        &self,
+        request: Request<fleet::ProposeOperationRequest>,
+    ) -> Result<Response<fleet::ProposeOperationResponse>, Status> {
+        locks::propose(&mut self.0.lock().unwrap(), request.into_inner()).map(Response::new)
     }
 
     async fn list_storage_pools(

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fleet;
+pub(crate) mod locks;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetServiceServer;
+use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_common::rpc::operations::v1::operations_service_server::{
     OperationsService, OperationsServiceServer,
 };
@@ -161,6 +163,10 @@ pub(crate) struct Asked {
     pub(crate) of_pools: Vec<String>,
     /// Operations that were to stop, and why.
     pub(crate) cancels: Vec<(String, String)>,
+    /// Whether what has not ended is locks.
+    pub(crate) locks: bool,
+    /// Proposals, and why.
+    pub(crate) proposals: Vec<(ProposeOperationRequest, String)>,
 }
 
 /// Plays a coordinator on a free port; its address.

@@ -1,14 +1,16 @@
 //! What operations there are, and the request that stands for each on the wire.
 
 mod backup;
+mod hold;
 mod request;
 
 use serde::{Deserialize, Serialize};
 
 pub use backup::{BackupId, InvalidBackup, PoolPath, ReadShare, RestoreInto};
+pub use hold::{HOLD_SECONDS_AT_MOST, Hold, HoldKind, HoldWish, InvalidHold, Purpose};
 pub use request::{Request, RequestError, pack, pool_of};
 
-/// What an operation does to its resource.
+/// What an agent does to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OperationKind {
     /// Puts a hypervisor in service.

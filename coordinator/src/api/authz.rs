@@ -72,6 +72,10 @@ pub const TABLE: &[(&str, Needs)] = {
             "/hostler.fleet.v1.FleetService/CancelOperation",
             AtLeast(Operator),
         ),
+        (
+            "/hostler.fleet.v1.FleetService/ProposeOperation",
+            AtLeast(Operator),
+        ),
         ("/hostler.fleet.v1.FleetService/ListStoragePools", AtLeast(Viewer)),
         ("/hostler.fleet.v1.FleetService/ExpandStorage", AtLeast(Operator)),
         ("/hostler.fleet.v1.FleetService/ShrinkStorage", AtLeast(Operator)),
@@ -223,6 +227,7 @@ mod tests {
         WatchOperation voA
         ResolveOperation A
         CancelOperation oA
+        ProposeOperation oA
         ListStoragePools voA
         ExpandStorage oA
         ShrinkStorage oA
@@ -265,6 +270,7 @@ mod tests {
             let name = path.rsplit('/').next().unwrap();
             let changes = [
                 "Create", "Destroy", "Expand", "Shrink", "Resolve", "Cancel", "Verify", "Restore", "Delete",
+                "Propose",
             ]
             .iter()
             .any(|verb| name.starts_with(verb));

@@ -1,5 +1,5 @@
 //! `hostler.fleet.v1.FleetService`: whole inventories, the history of operations, watches, and the way to
-//! storage pools, which `storage.rs` serves.
+//! storage pools, which `storage.rs` serves, and to clients' locks, which `hold.rs` does.
 
 use futures_util::StreamExt as _;
 use hostler_common::id::{HypervisorId, OperationId, ResourceName};
@@ -219,6 +219,13 @@ impl FleetService for Fleet {
         Ok(Response::new(rpc::CancelOperationResponse {
             operation: Some(record.to_rpc(Include::Logs)),
         }))
+    }
+
+    async fn propose_operation(
+        &self,
+        request: Request<rpc::ProposeOperationRequest>,
+    ) -> Result<Response<rpc::ProposeOperationResponse>, Status> {
+        self.hold(request).await.map(Response::new)
     }
 
     async fn list_storage_pools(

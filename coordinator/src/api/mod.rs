@@ -5,6 +5,7 @@ pub mod authz;
 mod bulk;
 mod dry_run;
 pub mod fleet;
+mod hold;
 pub mod listener;
 pub mod operations;
 mod pool;

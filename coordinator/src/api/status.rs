@@ -6,10 +6,11 @@
 
 use hostler_common::error::Chain;
 use hostler_common::id::InvalidId;
-use hostler_common::operation::RequestError;
+use hostler_common::operation::{InvalidHold, RequestError};
 use tonic::Status;
 
 use crate::operation::engine::EngineError;
+use crate::operation::hold::HoldError;
 use crate::session::asks::AskError;
 use crate::store::json::RecordError;
 
@@ -21,6 +22,22 @@ pub(super) fn of_invalid(error: &InvalidId) -> Status {
 /// INVALID_ARGUMENT.
 pub(super) fn of_request(error: &RequestError) -> Status {
     Status::invalid_argument(Chain(error).to_string())
+}
+
+/// INVALID_ARGUMENT.
+pub(super) fn of_invalid_hold(error: &InvalidHold) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// FAILED_PRECONDITION, unless the coordinator cannot serve.
+pub(super) fn of_hold(error: &HoldError) -> Status {
+    match error {
+        HoldError::Engine(error) => of_engine(error),
+        HoldError::Locked(_)
+        | HoldError::Busy(_)
+        | HoldError::Attention { .. }
+        | HoldError::NotHeld { .. } => Status::failed_precondition(error.to_string()),
+    }
 }
 
 /// What fits the error: who asked gets the agent's own words.
@@ -41,7 +58,9 @@ pub(super) fn of_engine(error: &EngineError) -> Status {
     match error {
         EngineError::NoSuchOperation { .. } => Status::not_found(message),
         EngineError::Illegal { .. } | EngineError::NotItsTurn { .. } => Status::failed_precondition(message),
-        EngineError::ForeignHost { .. } => Status::permission_denied(message),
+        EngineError::ForeignHost { .. } | EngineError::NotForAgents { .. } => {
+            Status::permission_denied(message)
+        }
         EngineError::Record(RecordError::Store(_)) => {
             tracing::error!(error = message, "the store does not serve");
             Status::unavailable(message)

@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 use hostler_common::operation::pack;
 use hostler_common::rpc::operations::v1::OperationState;
 use prost::Name;
+use prost_types::Any;
 use tonic::{Request, Status};
 
 use super::listener::Peer;
@@ -30,18 +31,33 @@ pub(super) fn asker<T>(request: &Request<T>) -> Result<Asker, Status> {
         .metadata()
         .get_bin(REASON_KEY)
         .and_then(|value| value.to_bytes().ok())
-        .map(|bytes| {
-            String::from_utf8_lossy(&bytes)
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(REASON_AT_MOST)
-                .collect()
-        })
+        .map(|bytes| reason(&String::from_utf8_lossy(&bytes)))
         .unwrap_or_default();
     Ok(Asker {
         identity: Peer::of(request)?.identity.to_string(),
         reason,
     })
+}
+
+/// A reason as it is stored.
+pub(super) fn reason(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(REASON_AT_MOST)
+        .collect()
+}
+
+/// Refuses what is too long to be stored again with each line.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub(super) fn bounded(received: &Any) -> Result<(), Status> {
+    match received.value.len() {
+        0..=REQUEST_AT_MOST => Ok(()),
+        bytes => Err(Status::invalid_argument(format!(
+            "the request has {bytes} bytes; at most {REQUEST_AT_MOST} are allowed: name directories instead of files"
+        ))),
+    }
 }
 
 /// What `message` asks for.
@@ -50,12 +66,7 @@ pub(super) fn asker<T>(request: &Request<T>) -> Result<Asker, Status> {
 /// INVALID_ARGUMENT when it makes no sense.
 pub(super) fn asked<M: Name>(message: &M) -> Result<Asked, Status> {
     let received = pack(message);
-    if received.value.len() > REQUEST_AT_MOST {
-        return Err(Status::invalid_argument(format!(
-            "the request has {} bytes; at most {REQUEST_AT_MOST} are allowed: name directories instead of files",
-            received.value.len()
-        )));
-    }
+    bounded(&received)?;
     Asked::new(received).map_err(|error| status::of_request(&error))
 }
 

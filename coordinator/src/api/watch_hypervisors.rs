@@ -1,7 +1,7 @@
 //! `WatchHypervisors`: the whole fleet, then its changes, at the reader's pace.
 
 use futures_util::stream;
-use hostler_common::id::HypervisorId;
+use hostler_common::id::{HypervisorId, ResourceName};
 use hostler_common::rpc::hostler::fleet::v1 as rpc;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::progress::Responses;
 use super::status;
+use crate::operation::state::Operator;
 use crate::registry::{Change, HypervisorView, Registry};
 
 /// One WatchHypervisors. It holds names only: hypervisors are read when the client takes them. Who is too slow
@@ -56,11 +57,25 @@ impl Watcher {
                         return show(Event::Hypervisor(hypervisor));
                     }
                 }
+                // Until when a client holds it is part of why.
+                Ok(Change::Operation(resource)) if self.is_held(&resource) => {
+                    let id = HypervisorId::from(&resource);
+                    if let Some(hypervisor) = self.registry.hypervisor(&id, |view| view.to_rpc()) {
+                        return show(Event::Hypervisor(hypervisor));
+                    }
+                }
                 Ok(Change::Pool(_) | Change::Operation(_) | Change::Host(_)) => {}
                 Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.walk = Walk::After(None),
                 Err(RecvError::Closed) => return Err(status::ending()),
             }
         }
+    }
+}
+
+impl Watcher {
+    fn is_held(&self, resource: &ResourceName) -> bool {
+        let turn = self.registry.turn(resource);
+        turn.is_some_and(|(record, _)| record.operator() == Operator::Client)
     }
 }
 

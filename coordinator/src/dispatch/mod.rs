@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::operation::locks::Lock;
 use crate::operation::record::OperationRecord;
-use crate::operation::state::Phase;
+use crate::operation::state::{Operator, Phase};
 use crate::registry::{Change, Registry};
 use crate::session::registry::Sessions;
 
@@ -72,6 +72,10 @@ fn tell_turn(registry: &Registry, sessions: &Sessions, resource: &ResourceName) 
 
 /// What the agent should know of an operation whose turn it is; None when there is nothing.
 fn news(record: &Arc<OperationRecord>, lock: &Lock) -> Option<session_response::Message> {
+    // A client's lock is nothing for agents.
+    if record.operator() == Operator::Client {
+        return None;
+    }
     match (&record.life.phase, &record.cancel) {
         (Phase::Scheduled, _) => Some(session_response::Message::Offer(offer(record, lock))),
         (Phase::Active(lease), Some(by)) if !lease.is_disabled_cancel => {

@@ -1,6 +1,9 @@
 //! Time's part in operations: leases that are not renewed, hosts that stay away. Counted on the monotonic
 //! clock, from when this process first saw it: a step of the wall clock frees nothing, and a restart gives
-//! every holder its whole lease again.
+//! every agent its whole lease again.
+//!
+//! A client's lock may be for days, in which a coordinator may be restarted often. So what it has run is written
+//! down now and then, and a restart gives back no more than what ran since: never twice the lock.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,12 +16,16 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::operation::engine::{Engine, EngineError};
 use crate::operation::record::OperationRecord;
-use crate::operation::sentences::ending;
-use crate::operation::state::{Event, Lease, Phase};
+use crate::operation::sentences::{self, ending};
+use crate::operation::state::{End, Event, Lease, Operator, Phase};
 use crate::registry::{Presence, Registry};
 
 /// How exact the deadlines are.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What a client's lock has run is written down after a part of it, within these bounds.
+const REMEMBERED_PART: u32 = 16;
+const REMEMBERED_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How long operations wait for hosts that have no session.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +54,32 @@ struct Liveness {
     registry: Registry,
     engine: Engine,
     patience: Patience,
-    /// Each held lease as last seen, and since when.
-    leases: HashMap<OperationId, (Lease, Instant)>,
+    /// Each held lease as last seen.
+    leases: HashMap<OperationId, Counted>,
     /// Each scheduled operation whose turn it is.
     waits: HashMap<OperationId, Wait>,
+}
+
+/// A lease that runs.
+#[derive(Debug)]
+struct Counted {
+    /// As it was first seen, with what it had run by then.
+    lease: Lease,
+    since: Instant,
+    /// When it was last tried to write down what it has run.
+    remembered: Instant,
+}
+
+impl Counted {
+    /// Whether `lease` is this one, not renewed. What was written down meanwhile is counted already.
+    fn is(&self, lease: &Lease) -> bool {
+        let ran_ms = self.lease.ran_ms;
+        self.lease
+            == Lease {
+                ran_ms,
+                ..lease.clone()
+            }
+    }
 }
 
 /// How long an operation waits.
@@ -97,36 +126,47 @@ impl Liveness {
 
     async fn judge_lease(&mut self, record: &OperationRecord, lease: &Lease) {
         let now = Instant::now();
-        let (seen, since) = self
-            .leases
-            .entry(record.id)
-            .or_insert_with(|| (lease.clone(), now));
-        if seen != lease {
-            (*seen, *since) = (lease.clone(), now);
+        let fresh = || Counted {
+            lease: lease.clone(),
+            since: now,
+            remembered: now,
+        };
+        let counted = self.leases.entry(record.id).or_insert_with(fresh);
+        if !counted.is(lease) {
+            *counted = fresh();
         }
-        if since.elapsed() <= Duration::from_secs(u64::from(lease.lock_for_seconds)) {
+        let ran = Duration::from_millis(counted.lease.ran_ms) + counted.since.elapsed();
+        let lasts = Duration::from_secs(u64::from(lease.lock_for_seconds));
+        if ran <= lasts {
+            let (least, most) = REMEMBERED_AFTER;
+            let after = (lasts / REMEMBERED_PART).clamp(least, most);
+            if record.operator() == Operator::Client && counted.remembered.elapsed() >= after {
+                counted.remembered = now;
+                self.remember(record, lease, ran).await;
+            }
             return;
         }
-        let host = &record.host;
-        let seconds = lease.lock_for_seconds;
         let outcome = self
             .engine
-            .apply(record.id, None, Event::LeaseExpired(lease.clone()), |after| match after.end() {
-                None => format!(
-                    "the agent of {host} has not renewed its lease of {seconds} s; waiting for it to take the operation again"
-                ),
-                Some(_) => ending(
-                    after,
-                    &format!(
-                        "given up: the agent of {host} took it {} times and never finished",
-                        after.life.attempts
-                    ),
-                ),
+            .apply(record.id, None, Event::LeaseExpired(lease.clone()), |after| {
+                sentences::expired(after, lease)
             })
             .await;
         report(record, "lease expired", outcome);
         // When it could not be stored, it is tried again after another lease, not at every tick.
         self.leases.remove(&record.id);
+    }
+
+    async fn remember(&self, record: &OperationRecord, lease: &Lease, ran: Duration) {
+        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+        match self.engine.remember_ran(record.id, lease.clone(), ran_ms).await {
+            // Somebody was quicker: a renewal, or the end.
+            Ok(_) | Err(EngineError::Illegal { .. } | EngineError::NoSuchOperation { .. }) => {}
+            Err(error) => {
+                let (operation, resource) = (record.id, &record.resource);
+                tracing::error!(%operation, %resource, error = %Chain(&error), "what a lock has run, not stored");
+            }
+        }
     }
 
     async fn judge_wait(&mut self, record: &OperationRecord) {
@@ -180,6 +220,9 @@ fn forget_others<T>(known: &mut HashMap<OperationId, T>, records: &[Arc<Operatio
 fn report(record: &OperationRecord, what: &str, outcome: Result<OperationRecord, EngineError>) {
     let (operation, resource) = (record.id, &record.resource);
     match outcome {
+        Ok(after) if after.end() == Some(End::Completed) => {
+            tracing::info!(%operation, %resource, state = ?after.state(), "{what}");
+        }
         Ok(after) => tracing::warn!(%operation, %resource, state = ?after.state(), "{what}"),
         // Somebody was quicker: a renewal, or the end.
         Err(EngineError::Illegal { .. } | EngineError::NoSuchOperation { .. }) => {}

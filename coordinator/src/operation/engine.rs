@@ -5,7 +5,7 @@
 //! the store, and a second coordinator would change nothing here.
 
 use hostler_common::id::{HostName, OperationId, ResourceName};
-use hostler_common::operation::{Request, RequestError};
+use hostler_common::operation::{Purpose, Request, RequestError};
 use hostler_common::units::UnixMillis;
 use prost_types::Any;
 use serde::Serialize;
@@ -14,15 +14,15 @@ use thiserror::Error;
 use super::locks::{Lock, QUEUE_AT_MOST};
 use super::record::{Logs, OperationRecord, StoredRequest};
 use super::sentences;
-use super::state::{Effect, Event, IllegalTransition, Lease, Life, Limits, Phase, next};
+use super::state::{Effect, Event, IllegalTransition, Lease, Life, Limits, Operator, Phase, next};
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction};
 
 /// Decides and commits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    store: Store,
-    limits: Limits,
+    pub(super) store: Store,
+    pub(super) limits: Limits,
 }
 
 /// A request as it was received, and what it asks for.
@@ -124,6 +124,14 @@ pub enum EngineError {
         /// Its host.
         host: HostName,
     },
+    /// An agent speaks of a lock that a client holds.
+    #[error("operation {id} is a lock that {by} holds, and nothing for agents")]
+    NotForAgents {
+        /// The operation.
+        id: OperationId,
+        /// The URI of who holds it.
+        by: String,
+    },
     /// The store failed, or holds what cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -136,9 +144,9 @@ impl From<StoreError> for EngineError {
 }
 
 /// A stored value, and the revision that its next write compares with.
-struct Held<T> {
-    value: T,
-    modified: Revision,
+pub(super) struct Held<T> {
+    pub(super) value: T,
+    pub(super) modified: Revision,
 }
 
 impl Engine {
@@ -224,17 +232,16 @@ impl Engine {
         log: &str,
     ) -> Result<Lease, EngineError> {
         let record = self
-            .change(id, Some(host), Event::Proposed(proposal), |_| {
-                (!log.is_empty()).then(|| sentences::line(log))
+            .change(id, Some(host), Event::Proposed(proposal), |record, now| {
+                if !log.is_empty() {
+                    record.logs.push(now, sentences::line(log));
+                }
             })
             .await?;
-        match record.life.phase {
-            Phase::Active(lease) => Ok(lease),
-            Phase::Scheduled | Phase::Ended(_) => Err(EngineError::Illegal {
-                id,
-                source: IllegalTransition::NotNow,
-            }),
-        }
+        record.lease().cloned().ok_or(EngineError::Illegal {
+            id,
+            source: IllegalTransition::NotNow,
+        })
     }
 
     /// Somebody wants the operation to stop; `by` says who and why. Repeating it changes nothing.
@@ -244,11 +251,12 @@ impl Engine {
     pub async fn cancel(&self, id: OperationId, by: &str) -> Result<OperationRecord, EngineError> {
         let by = sentences::line(by);
         let event = Event::CancelRequested { by: by.clone() };
-        self.change(id, None, event, |record| {
-            Some(match record.end() {
-                Some(_) => format!("cancelled by {by}; it had not begun"),
-                None => format!("cancel asked for by {by}"),
-            })
+        self.apply(id, None, event, |record| {
+            match (record.operator(), record.end()) {
+                (Operator::Client, _) => format!("unlocked by {by}"),
+                (Operator::Agent, Some(_)) => format!("cancelled by {by}; it had not begun"),
+                (Operator::Agent, None) => format!("cancel asked for by {by}"),
+            }
         })
         .await
     }
@@ -264,15 +272,34 @@ impl Engine {
         event: Event,
         message: impl Fn(&OperationRecord) -> String,
     ) -> Result<OperationRecord, EngineError> {
-        self.change(id, from, event, |record| Some(message(record))).await
+        self.change(id, from, event, |record, now| {
+            let line = message(record);
+            record.logs.push(now, line);
+        })
+        .await
     }
 
-    async fn change(
+    /// Remembers that the lease of a client's lock has run for so long. Nothing is said of it.
+    ///
+    /// # Errors
+    /// When it was renewed or ended meanwhile, or the store fails; then nothing happened.
+    pub async fn remember_ran(
+        &self,
+        id: OperationId,
+        judged: Lease,
+        ran_ms: u64,
+    ) -> Result<OperationRecord, EngineError> {
+        self.change(id, None, Event::LeaseRan { judged, ran_ms }, |_, _| ())
+            .await
+    }
+
+    /// Applies `event`; `tell` then says what there is to say in the record after it.
+    pub(super) async fn change(
         &self,
         id: OperationId,
         from: Option<&HostName>,
         event: Event,
-        message: impl Fn(&OperationRecord) -> Option<String>,
+        tell: impl Fn(&mut OperationRecord, UnixMillis),
     ) -> Result<OperationRecord, EngineError> {
         loop {
             let Held {
@@ -286,6 +313,13 @@ impl Engine {
                     host: record.host,
                 });
             }
+            // Its token is known to whoever may look, so it alone must not let anybody act for the holder.
+            if from.is_some() && record.operator() == Operator::Client {
+                return Err(EngineError::NotForAgents {
+                    id,
+                    by: record.requested_by,
+                });
+            }
             let key = Lock::key(&record.resource);
             let Held {
                 value: mut lock,
@@ -297,8 +331,14 @@ impl Engine {
                     resource: record.resource,
                 });
             }
-            let (life, effects) = next(self.limits, lock.fence, &record.life, event.clone())
-                .map_err(|source| EngineError::Illegal { id, source })?;
+            let (life, effects) = next(
+                self.limits,
+                record.operator(),
+                lock.fence,
+                &record.life,
+                event.clone(),
+            )
+            .map_err(|source| EngineError::Illegal { id, source })?;
             let repeated =
                 |effect: &Effect| matches!(effect, Effect::RecordCancel(_)) && record.cancel.is_some();
             if effects.iter().any(repeated) {
@@ -312,9 +352,7 @@ impl Engine {
             if let Phase::Active(lease) = &record.life.phase {
                 record.fence = lease.fence;
             }
-            if let Some(line) = message(&record) {
-                record.logs.push(now, line);
-            }
+            tell(&mut record, now);
             let mut transaction = Transaction::default();
             let lock_before = lock.clone();
             for effect in effects {
@@ -358,8 +396,14 @@ impl Engine {
                 value: mut record,
                 modified,
             } = self.operation(waiting).await?;
-            let (life, _) = next(self.limits, lock.fence, &record.life, Event::Barred)
-                .map_err(|source| EngineError::Illegal { id: waiting, source })?;
+            let (life, _) = next(
+                self.limits,
+                record.operator(),
+                lock.fence,
+                &record.life,
+                Event::Barred,
+            )
+            .map_err(|source| EngineError::Illegal { id: waiting, source })?;
             let now = UnixMillis::now();
             record.life = life;
             record.ended_at = Some(now);
@@ -388,7 +432,7 @@ impl Engine {
         self.operation(id).await.map(|held| (held.value, held.modified))
     }
 
-    async fn operation(&self, id: OperationId) -> Result<Held<OperationRecord>, EngineError> {
+    pub(super) async fn operation(&self, id: OperationId) -> Result<Held<OperationRecord>, EngineError> {
         let entry = self.store.get(&OperationRecord::key(id)).await?;
         let entry = entry.ok_or(EngineError::NoSuchOperation { id })?;
         Ok(Held {
@@ -397,12 +441,12 @@ impl Engine {
         })
     }
 
-    async fn commit(&self, transaction: Transaction) -> Result<bool, EngineError> {
+    pub(super) async fn commit(&self, transaction: Transaction) -> Result<bool, EngineError> {
         Ok(matches!(self.store.commit(transaction).await?, Committed::At(_)))
     }
 }
 
-fn put<T: Serialize>(transaction: &mut Transaction, key: String, value: &T, modified: Revision) {
+pub(super) fn put<T: Serialize>(transaction: &mut Transaction, key: String, value: &T, modified: Revision) {
     transaction.compares.push(Compare {
         key: key.clone(),
         modified,
@@ -410,7 +454,7 @@ fn put<T: Serialize>(transaction: &mut Transaction, key: String, value: &T, modi
     transaction.writes.push(json::put(key, value));
 }
 
-fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>, EngineError> {
+pub(super) fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>, EngineError> {
     debug_assert!(
         entry
             .as_ref()
@@ -442,14 +486,14 @@ fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>)
         now,
         match waits_for {
             None => format!("{what}: scheduled"),
-            Some(first) => format!("{what}: waits for operation {} ({})", first.id, first.kind.verb()),
+            Some(first) => format!("{what}: {}", sentences::waits_for(first)),
         },
     );
     OperationRecord {
         id,
         resource: wish.resource.clone(),
         host: wish.host.clone(),
-        kind: request.kind(),
+        kind: Purpose::Work(request.kind()),
         request: StoredRequest::from(&wish.asked.received),
         requested_by: asker.identity.clone(),
         requested_at: now,

@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod history;
+pub mod hold;
 pub mod locks;
 pub mod record;
 pub mod retention;

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hostler_common::id::{Fence, HostName, OperationId, ResourceName};
-use hostler_common::operation::OperationKind;
+use hostler_common::operation::Purpose;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1::OperationState;
@@ -14,7 +14,7 @@ use hostler_common::units::UnixMillis;
 use prost_types::Any;
 use serde::{Deserialize, Serialize};
 
-use super::state::{End, Life, Phase};
+use super::state::{End, Lease, Life, Operator, Phase};
 
 /// Where operations lie in the store.
 pub const PREFIX: &str = "/operations/";
@@ -35,10 +35,10 @@ pub struct OperationRecord {
     pub id: OperationId,
     /// What it locks.
     pub resource: ResourceName,
-    /// The host whose agent may take it.
+    /// The host whose agent may take it; of a client's lock, the host of what is locked.
     pub host: HostName,
-    /// What it does.
-    pub kind: OperationKind,
+    /// What it is for.
+    pub kind: Purpose,
     /// The request as it was received.
     pub request: StoredRequest,
     /// The URI of who asked.
@@ -147,6 +147,22 @@ impl OperationRecord {
         format!("{PREFIX}{id}")
     }
 
+    /// Who carries it out.
+    pub fn operator(&self) -> Operator {
+        match self.kind {
+            Purpose::Work(_) => Operator::Agent,
+            Purpose::Hold(_) => Operator::Client,
+        }
+    }
+
+    /// The lease on it, while somebody holds it.
+    pub fn lease(&self) -> Option<&Lease> {
+        match &self.life.phase {
+            Phase::Active(lease) => Some(lease),
+            Phase::Scheduled | Phase::Ended(_) => None,
+        }
+    }
+
     /// How it ended, when it has.
     pub fn end(&self) -> Option<End> {
         match self.life.phase {
@@ -167,10 +183,7 @@ impl OperationRecord {
 
     /// The whole of it on the wire; without logs for lists.
     pub fn to_rpc(&self, logs: Include) -> fleet::Operation {
-        let lease = match &self.life.phase {
-            Phase::Active(lease) => Some(lease),
-            Phase::Scheduled | Phase::Ended(_) => None,
-        };
+        let lease = self.lease();
         let lines = match logs {
             Include::Logs => self.logs.after(0),
             Include::Summary => &[],

@@ -6,7 +6,7 @@ use hostler_common::operation::{ReadShare, Request, RestoreInto};
 use prost_types::Any;
 
 use super::record::OperationRecord;
-use super::state::End;
+use super::state::{End, Lease, Operator};
 
 /// The longest line that is stored, in bytes, without what [`ending`] appends.
 const LINE_AT_MOST: usize = 2048;
@@ -15,6 +15,48 @@ const LINE_AT_MOST: usize = 2048;
 pub fn attention(resource: &ResourceName, id: OperationId) -> String {
     format!(
         "{resource} needs attention since operation {id}: see `hostler operations show {id}`, look at the host, then `hostler operations resolve {id} --note …`"
+    )
+}
+
+/// Who keeps others away from the resource of a client's lock: `locked by … until …: disk swap`.
+pub fn locked(hold: &OperationRecord) -> String {
+    format!("locked by {}", holder(hold))
+}
+
+/// What an operation behind `first` waits for.
+pub fn waits_for(first: &OperationRecord) -> String {
+    match first.operator() {
+        Operator::Agent => format!("waits for operation {} ({})", first.id, first.kind.verb()),
+        Operator::Client => format!("waits for the lock of {}", holder(first)),
+    }
+}
+
+fn holder(hold: &OperationRecord) -> String {
+    let mut words = hold.requested_by.clone();
+    if let Some(lease) = hold.lease() {
+        words.push_str(&format!(" until {}", lease.locked_until));
+    }
+    if !hold.reason.is_empty() {
+        words.push_str(&format!(": {}", hold.reason));
+    }
+    words
+}
+
+/// Why a client cannot hold the resource of `running`, which an agent carries out.
+pub fn busy(running: &OperationRecord) -> String {
+    let id = running.id;
+    let held = match running.lease() {
+        Some(lease) => format!(
+            "the agent of {} holds it until {} and may renew that",
+            running.host, lease.locked_until
+        ),
+        None => "it has not ended".to_owned(),
+    };
+    format!(
+        "{} is busy with operation {id} ({}), asked for by {}: {held}; see `hostler operations show {id}`",
+        running.resource,
+        running.kind.verb(),
+        running.requested_by
     )
 }
 
@@ -60,7 +102,7 @@ fn share(read: ReadShare) -> String {
 pub fn what_of(record: &OperationRecord) -> String {
     match Request::of(&Any::from(&record.request)) {
         Ok(request) => what(&request, &record.resource),
-        // A later version stored it.
+        // A client's lock; or a later version stored it.
         Err(_) => format!("{} {}", record.kind.verb(), record.resource),
     }
 }
@@ -74,6 +116,31 @@ pub fn ending(record: &OperationRecord, said: &str) -> String {
             format!("{said}; it was done before it could be cancelled")
         }
         Some(End::Completed | End::Failed) | None => said,
+    }
+}
+
+/// What is said when the holder of `lease` has not renewed it. One that forbade a cancel was to say how it ended.
+pub fn expired(after: &OperationRecord, lease: &Lease) -> String {
+    let (host, seconds) = (&after.host, lease.lock_for_seconds);
+    let dead = match lease.is_disabled_cancel {
+        true => "operator dead: ",
+        false => "",
+    };
+    match (after.operator(), after.end()) {
+        (Operator::Client, Some(End::Failed)) => format!(
+            "{dead}{} has neither renewed nor released its lock of {seconds} s, which nobody else could end",
+            after.requested_by
+        ),
+        (Operator::Client, _) => "the lock ended at its time".to_owned(),
+        (Operator::Agent, None) => format!(
+            "{dead}the agent of {host} has not renewed its lease of {seconds} s; waiting for it to take the operation again"
+        ),
+        (Operator::Agent, Some(_)) => {
+            let attempts = after.life.attempts;
+            let given_up =
+                format!("{dead}given up: the agent of {host} took it {attempts} times and never finished");
+            ending(after, &given_up)
+        }
     }
 }
 

@@ -12,7 +12,16 @@
 //! ```
 //!
 //! What an agent has begun ends only by its word: CancelRequested is recorded then, and changes no phase.
+//!
+//! A client's lock is Active from its first commit on. Nobody else can go on with it, and it leaves nothing behind:
+//!
+//! ```text
+//!             Finished: released; LeaseExpired, cancel allowed
+//!  Active ──────────────────────────────────────────────────────▶ Ended(Completed)
+//!     └── CancelRequested; LeaseExpired, cancel disabled ───────▶ Ended(Failed)
+//! ```
 
+use std::fmt;
 use std::time::Duration;
 
 use hostler_common::id::{Fence, ProcessToken};
@@ -53,6 +62,10 @@ pub struct Lease {
     /// How often it has been renewed: what tells one renewal from another, whatever the clocks do.
     #[serde(default)]
     pub renewals: u64,
+    /// How long it had run when that was last written down: what a restart does not give again. Only of a
+    /// client's lock, which may be for days.
+    #[serde(default)]
+    pub ran_ms: u64,
     /// When it ends on the wall clock, for people.
     pub locked_until: UnixMillis,
     /// n0stack's `is_disabled_cancel`.
@@ -87,6 +100,13 @@ pub enum Event {
     },
     /// The holder has not renewed this lease in time.
     LeaseExpired(Lease),
+    /// This lease has run for so long, and is to be remembered as such.
+    LeaseRan {
+        /// As it was when that was found.
+        judged: Lease,
+        /// In milliseconds.
+        ran_ms: u64,
+    },
     /// The host has had no session for longer than anyone should wait.
     HostAbsent,
     /// The resource needs attention, so that nothing else may begin on it.
@@ -133,6 +153,24 @@ pub enum Effect {
     RecordCancel(String),
 }
 
+/// Who carries an operation out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// The agent of its host. It journals what it does, so that another attempt goes on or undoes.
+    Agent,
+    /// The client that asked for it, which holds the resource for purposes of its own.
+    Client,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Client => "holder",
+        })
+    }
+}
+
 /// The limits of a life.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -175,9 +213,11 @@ pub enum IllegalTransition {
     /// It is over.
     #[error("it has ended")]
     Ended,
-    /// Its agent cannot undo it.
-    #[error("its agent does not allow it to be cancelled (it holds it until {until})")]
+    /// Its agent cannot undo it, or its client does not want it to end early.
+    #[error("its {operator} does not allow it to be cancelled (it holds it until {until})")]
     CancelDisabled {
+        /// Who does not.
+        operator: Operator,
         /// On the wall clock.
         until: UnixMillis,
     },
@@ -189,12 +229,13 @@ pub enum IllegalTransition {
     NotNow,
 }
 
-/// What follows from `event`. `fence` is the resource's, as stored.
+/// What follows from `event` for what `operator` carries out. `fence` is the resource's, as stored.
 ///
 /// # Errors
 /// [`IllegalTransition`] when the event cannot happen; then nothing follows.
 pub fn next(
     limits: Limits,
+    operator: Operator,
     fence: Fence,
     life: &Life,
     event: Event,
@@ -243,7 +284,23 @@ pub fn next(
         }
         (Active(_), On::Finished { fence, .. }) => Err(No::FormerHolder { theirs: fence }),
         // Renewed since it was judged.
-        (Active(held), On::LeaseExpired(judged)) if *held != judged => Err(No::NotNow),
+        (Active(held), On::LeaseExpired(judged) | On::LeaseRan { judged, .. }) if *held != judged => {
+            Err(No::NotNow)
+        }
+        (Active(held), On::LeaseRan { ran_ms, .. }) => to(
+            Active(Lease {
+                ran_ms,
+                ..held.clone()
+            }),
+            vec![],
+        ),
+        // Whoever forbids a cancel is expected to say how it ended.
+        (Active(held), On::LeaseExpired(_)) if operator == Operator::Client => {
+            match held.is_disabled_cancel {
+                true => to(Ended(End::Failed), vec![Do::Release]),
+                false => to(Ended(End::Completed), vec![Do::Release]),
+            }
+        }
         (Active(_), On::LeaseExpired(_)) if attempts >= limits.max_attempts => {
             to(Ended(End::NeedsAttention), vec![Do::HoldForAttention])
         }
@@ -259,12 +316,18 @@ pub fn next(
         (Ended(_), _) => Err(No::Ended),
         (Scheduled, On::CancelRequested { .. }) if attempts == 0 => to(Ended(End::Failed), vec![Do::Release]),
         (Active(held), On::CancelRequested { .. }) if held.is_disabled_cancel => Err(No::CancelDisabled {
+            operator,
             until: held.locked_until,
         }),
+        (Active(_), On::CancelRequested { .. }) if operator == Operator::Client => {
+            to(Ended(End::Failed), vec![Do::Release])
+        }
         (Scheduled | Active(_), On::CancelRequested { by }) => {
             to(life.phase.clone(), vec![Do::RecordCancel(by)])
         }
-        (Scheduled, On::LeaseExpired(_)) | (Active(_), On::HostAbsent | On::Barred) => Err(No::NotNow),
+        (Scheduled, On::LeaseExpired(_) | On::LeaseRan { .. }) | (Active(_), On::HostAbsent | On::Barred) => {
+            Err(No::NotNow)
+        }
     }
 }
 
@@ -275,6 +338,7 @@ fn lease(proposal: Proposal, fence: Fence, renewals: u64) -> Lease {
         fence,
         lock_for_seconds: proposal.lock_for_seconds,
         renewals,
+        ran_ms: 0,
         locked_until: proposal.now.plus(lasts),
         is_disabled_cancel: proposal.is_disabled_cancel,
     }
@@ -282,6 +346,7 @@ fn lease(proposal: Proposal, fence: Fence, renewals: u64) -> Lease {
 
 #[cfg(test)]
 mod tests {
+    use super::Operator::{Agent, Client};
     use super::*;
 
     const LIMITS: Limits = Limits { max_attempts: 3 };
@@ -305,14 +370,24 @@ mod tests {
         Event::LeaseExpired(lease(proposal(token, 0), Fence(fence), 0))
     }
 
-    fn phases() -> Vec<Phase> {
-        let ends = [End::Completed, End::Failed, End::NeedsAttention];
+    fn ran(token: &str, fence: u64) -> Event {
+        Event::LeaseRan {
+            judged: lease(proposal(token, 0), Fence(fence), 0),
+            ran_ms: 12_000,
+        }
+    }
+
+    fn disabled() -> Lease {
         let undoable_no_more = Proposal {
             is_disabled_cancel: true,
             ..proposal("a", 0)
         };
-        let disabled = Phase::Active(lease(undoable_no_more, Fence(7), 0));
-        let mut phases = vec![Phase::Scheduled, active("a", 7), disabled];
+        lease(undoable_no_more, Fence(7), 0)
+    }
+
+    fn phases() -> Vec<Phase> {
+        let ends = [End::Completed, End::Failed, End::NeedsAttention];
+        let mut phases = vec![Phase::Scheduled, active("a", 7), Phase::Active(disabled())];
         phases.extend(ends.map(Phase::Ended));
         phases
     }
@@ -323,8 +398,11 @@ mod tests {
             Event::Barred,
             Event::Resolved,
             Event::CancelRequested { by: "ada".into() },
+            Event::LeaseExpired(disabled()),
             expired("a", 7),
             expired("a", 6),
+            ran("a", 7),
+            ran("a", 6),
         ];
         for token in ["a", "b"] {
             for fence in [0, 6, 7, 8] {
@@ -344,15 +422,18 @@ mod tests {
 
     #[test]
     fn every_pair_of_phase_and_event_keeps_the_rules() {
-        for phase in phases() {
+        for (operator, phase) in [Agent, Client]
+            .into_iter()
+            .flat_map(|who| phases().into_iter().map(move |phase| (who, phase)))
+        {
             for attempts in 0..4 {
                 for event in events() {
                     let life = Life {
                         phase: phase.clone(),
                         attempts,
                     };
-                    let outcome = next(LIMITS, Fence(7), &life, event.clone());
-                    let case = format!("{life:?} {event:?} {outcome:?}");
+                    let outcome = next(LIMITS, operator, Fence(7), &life, event.clone());
+                    let case = format!("{operator:?} {life:?} {event:?} {outcome:?}");
                     let Ok((after, effects)) = outcome else { continue };
                     let ended_before = matches!(phase, Phase::Ended(_));
                     assert!(
@@ -361,6 +442,11 @@ mod tests {
                     );
                     assert!(after.attempts >= attempts, "attempts only grow: {case}");
                     if let [Effect::RecordCancel(by)] = &effects[..] {
+                        let never_begun = phase == Phase::Scheduled;
+                        assert!(
+                            operator == Agent || never_begun,
+                            "there is nobody to tell: {case}"
+                        );
                         assert_eq!(event, Event::CancelRequested { by: by.clone() }, "{case}");
                         assert_eq!(after, life, "a wish alone changes nothing: {case}");
                         continue;
@@ -379,7 +465,13 @@ mod tests {
                             effects == [Effect::Release] || effects == [Effect::EndHold],
                             "an end frees the resource: {case}"
                         ),
-                        Phase::Scheduled => assert!(matches!(event, Event::LeaseExpired(_)), "{case}"),
+                        Phase::Scheduled => {
+                            assert!(matches!(event, Event::LeaseExpired(_)), "{case}");
+                            assert_eq!(
+                                operator, Agent,
+                                "nobody else goes on with a client's lock: {case}"
+                            );
+                        }
                     }
                 }
             }
@@ -400,12 +492,12 @@ mod tests {
                     end,
                 };
                 assert!(
-                    next(LIMITS, Fence(8), &life, event).is_err(),
+                    next(LIMITS, Agent, Fence(8), &life, event).is_err(),
                     "{token} {fence} ended it"
                 );
             }
         }
-        let stolen = next(LIMITS, Fence(8), &life, Event::Proposed(proposal("a", 7)));
+        let stolen = next(LIMITS, Agent, Fence(8), &life, Event::Proposed(proposal("a", 7)));
         assert!(matches!(stolen, Err(IllegalTransition::HeldByOther { .. })));
     }
 
@@ -415,12 +507,15 @@ mod tests {
             phase: active("a", 7),
             attempts: 3,
         };
-        let (after, effects) = next(LIMITS, Fence(7), &life, expired("a", 7)).unwrap();
+        let (after, effects) = next(LIMITS, Agent, Fence(7), &life, expired("a", 7)).unwrap();
         assert_eq!(after.phase, Phase::Ended(End::NeedsAttention));
         assert_eq!(effects, [Effect::HoldForAttention]);
         let earlier = Life { attempts: 2, ..life };
         assert_eq!(
-            next(LIMITS, Fence(7), &earlier, expired("a", 7)).unwrap().0.phase,
+            next(LIMITS, Agent, Fence(7), &earlier, expired("a", 7))
+                .unwrap()
+                .0
+                .phase,
             Phase::Scheduled
         );
     }
@@ -436,7 +531,7 @@ mod tests {
                 newest_fence: Fence(newest),
                 ..proposal("a", 0)
             };
-            next(LIMITS, Fence(7), &life, Event::Proposed(wish)).map(|(_, effects)| effects)
+            next(LIMITS, Agent, Fence(7), &life, Event::Proposed(wish)).map(|(_, effects)| effects)
         };
         for (newest, raised) in [(0, 8), (6, 8), (7, 8), (8, 9), (7 + (1 << 32), 8 + (1 << 32))] {
             assert_eq!(
@@ -464,7 +559,7 @@ mod tests {
             now: UnixMillis(50_000),
             ..proposal("a", 7)
         };
-        let (after, effects) = next(LIMITS, Fence(7), &life, Event::Proposed(later)).unwrap();
+        let (after, effects) = next(LIMITS, Agent, Fence(7), &life, Event::Proposed(later)).unwrap();
         let Phase::Active(lease) = after.phase else {
             panic!("{after:?}")
         };
@@ -475,36 +570,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_diagram_shows_can_happen_and_nothing_else() {
-        let mut possible = Vec::new();
-        for phase in phases() {
-            for event in events() {
-                let life = Life {
-                    phase: phase.clone(),
-                    attempts: 1,
-                };
-                if let Ok((after, _)) = next(LIMITS, Fence(7), &life, event.clone()) {
-                    let event = format!("{event:?}");
-                    let name = |phase: &Phase| match phase {
-                        Phase::Scheduled => "Scheduled".to_owned(),
-                        Phase::Active(_) => "Active".to_owned(),
-                        Phase::Ended(end) => format!("{end:?}"),
-                    };
-                    let event = event.split([' ', '(']).next().unwrap().to_owned();
-                    possible.push(format!("{} {event} {}", name(&phase), name(&after.phase)));
-                }
-            }
-        }
-        possible.sort();
-        possible.dedup();
+    fn what_the_diagrams_show_can_happen_and_nothing_else() {
         assert_eq!(
-            possible,
+            possible(Agent),
             [
                 "Active CancelRequested Active",
                 "Active Finished Completed",
                 "Active Finished Failed",
                 "Active Finished NeedsAttention",
                 "Active LeaseExpired Scheduled",
+                "Active LeaseRan Active",
                 "Active Proposed Active",
                 "NeedsAttention Resolved Failed",
                 "Scheduled Barred Failed",
@@ -513,12 +588,55 @@ mod tests {
                 "Scheduled Proposed Active",
             ]
         );
+        let of_clients: Vec<_> = possible(Client)
+            .into_iter()
+            .filter(|line| line.starts_with("Active"))
+            .collect();
+        assert_eq!(
+            of_clients,
+            [
+                "Active CancelRequested Failed",
+                "Active Finished Completed",
+                "Active Finished Failed",
+                "Active Finished NeedsAttention",
+                "Active LeaseExpired Completed",
+                "Active LeaseExpired Failed",
+                "Active LeaseRan Active",
+                "Active Proposed Active",
+            ]
+        );
+    }
+
+    /// Every `phase event phase` that can happen to what has been taken once.
+    fn possible(operator: Operator) -> Vec<String> {
+        let mut possible = Vec::new();
+        for phase in phases() {
+            for event in events() {
+                let life = Life {
+                    phase: phase.clone(),
+                    attempts: 1,
+                };
+                if let Ok((after, _)) = next(LIMITS, operator, Fence(7), &life, event.clone()) {
+                    let event = format!("{event:?}");
+                    let name = |phase: &Phase| match phase {
+                        Phase::Scheduled => "Scheduled".to_owned(),
+                        Phase::Active(_) => "Active".to_owned(),
+                        Phase::Ended(end) => format!("{end:?}"),
+                    };
+                    let event = event.split([' ', '(', '{']).next().unwrap().to_owned();
+                    possible.push(format!("{} {event} {}", name(&phase), name(&after.phase)));
+                }
+            }
+        }
+        possible.sort();
+        possible.dedup();
+        possible
     }
 
     #[test]
     fn a_cancel_ends_what_has_not_begun_and_is_recorded_for_what_has() {
         let cancel = || Event::CancelRequested { by: "ada".into() };
-        let of = |phase: Phase, attempts| next(LIMITS, Fence(7), &Life { phase, attempts }, cancel());
+        let of = |phase: Phase, attempts| next(LIMITS, Agent, Fence(7), &Life { phase, attempts }, cancel());
         let (after, effects) = of(Phase::Scheduled, 0).unwrap();
         assert_eq!(
             (after.phase, effects),
@@ -536,11 +654,73 @@ mod tests {
         let until = lease.locked_until;
         assert_eq!(
             of(Phase::Active(lease), 1),
-            Err(IllegalTransition::CancelDisabled { until })
+            Err(IllegalTransition::CancelDisabled {
+                operator: Agent,
+                until
+            })
         );
         for end in [End::Completed, End::Failed, End::NeedsAttention] {
             assert_eq!(of(Phase::Ended(end), 1), Err(IllegalTransition::Ended));
         }
+    }
+
+    #[test]
+    fn a_lock_of_a_client_ends_by_its_time_or_a_cancel_and_nothing_goes_on_with_it() {
+        let of = |lease: Lease, event| {
+            let life = Life {
+                phase: Phase::Active(lease),
+                attempts: 1,
+            };
+            next(LIMITS, Client, Fence(7), &life, event)
+        };
+        let Phase::Active(allowed) = active("a", 7) else {
+            panic!("not active")
+        };
+        let cancel = || Event::CancelRequested { by: "eve".into() };
+        for (lease, event, end) in [
+            (allowed.clone(), expired("a", 7), End::Completed),
+            (allowed.clone(), cancel(), End::Failed),
+            (disabled(), Event::LeaseExpired(disabled()), End::Failed),
+        ] {
+            let (after, effects) = of(lease, event).unwrap();
+            assert_eq!((after.phase, effects), (Phase::Ended(end), vec![Effect::Release]));
+        }
+        let until = disabled().locked_until;
+        assert_eq!(
+            of(disabled(), cancel()),
+            Err(IllegalTransition::CancelDisabled {
+                operator: Client,
+                until
+            })
+        );
+    }
+
+    #[test]
+    fn what_a_lease_has_run_is_remembered_until_it_is_renewed() {
+        let life = Life {
+            phase: active("a", 7),
+            attempts: 1,
+        };
+        let (noted, _) = next(LIMITS, Client, Fence(7), &life, ran("a", 7)).unwrap();
+        let ran_ms = |life: &Life| match &life.phase {
+            Phase::Active(lease) => lease.ran_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(ran_ms(&noted), 12_000);
+        let (renewed, _) = next(
+            LIMITS,
+            Client,
+            Fence(7),
+            &noted,
+            Event::Proposed(proposal("a", 7)),
+        )
+        .unwrap();
+        assert_eq!(ran_ms(&renewed), 0);
+        assert_eq!(
+            next(LIMITS, Client, Fence(7), &renewed, ran("a", 7)),
+            Err(IllegalTransition::NotNow),
+            "it was renewed since it was judged"
+        );
     }
 
     proptest::proptest! {
@@ -569,7 +749,7 @@ mod tests {
                     _ => Event::Resolved,
                 };
                 let ended = matches!(life.phase, Phase::Ended(_));
-                let Ok((after, effects)) = next(LIMITS, fence, &life, event.clone()) else { continue };
+                let Ok((after, effects)) = next(LIMITS, Agent, fence, &life, event.clone()) else { continue };
                 proptest::prop_assert!(!ended || event == Event::Resolved, "invariant_an_end_is_final");
                 for effect in effects {
                     if let Effect::RaiseFence(raised) = effect {

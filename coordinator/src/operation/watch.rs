@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use hostler_common::id::OperationId;
 use hostler_common::measure;
-use hostler_common::operation::Subject;
+use hostler_common::operation::{Purpose, Subject};
 use hostler_common::rpc::hostler::agent::v1::Measure;
 use hostler_common::rpc::operations::v1::OperationState;
 use hostler_common::units::UnixMillis;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::engine::{Engine, EngineError};
 use super::record::OperationRecord;
 use super::sentences;
+use super::state::Operator;
 use crate::registry::{Followed, Latest, Presence, Registry};
 
 /// One stream says how far the work is no more often.
@@ -124,9 +125,9 @@ impl Follower {
             self.seen = record.logs.count().saturating_sub(1);
             // Clients of operations.v1 read a hypervisor's operation from the beginning of the words; for a pool
             // fleet.v1 has a field for it.
-            let attached = match record.kind.subject() {
-                Subject::Hypervisor => "",
-                Subject::Pool => "attached to ",
+            let attached = match record.kind {
+                Purpose::Work(kind) if kind.subject() == Subject::Hypervisor => "",
+                Purpose::Work(_) | Purpose::Hold(_) => "attached to ",
             };
             let message = format!(
                 "{attached}operation {}: {}, asked for by {} at {}, is under way",
@@ -190,8 +191,9 @@ impl Follower {
         let state = record.state();
         for (at, log) in fresh.iter().enumerate() {
             let last = at + 1 == fresh.len();
-            // Only the first line of all was said before anybody took it.
-            let first = self.seen == 0 && at == 0 && !last;
+            // Only the first line of all was said before an agent took it; a client's lock never waited.
+            let waited = record.operator() == Operator::Agent;
+            let first = waited && self.seen == 0 && at == 0 && !last;
             let state = match (last, first) {
                 (true, _) => state,
                 (false, true) => OperationState::Scheduled,

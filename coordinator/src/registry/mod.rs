@@ -33,7 +33,7 @@ pub use self::record::{
 pub use self::view::HypervisorView;
 use crate::operation::locks::Lock;
 use crate::operation::record::OperationRecord;
-use crate::operation::state::Phase;
+use crate::operation::state::{Operator, Phase};
 use crate::store::Revision;
 
 /// Changes that a follower may be behind before it has to read everything again. Each is a name.
@@ -264,7 +264,7 @@ impl Registry {
     pub fn measured(&self, host: &HostName, id: OperationId, fence: Fence, measure: Measure) {
         let holds = self.operation(id).is_some_and(|record| {
             let held = matches!(&record.life.phase, Phase::Active(lease) if lease.fence == fence);
-            held && record.host == *host
+            held && record.host == *host && record.operator() == Operator::Agent
         });
         if holds {
             self.followed.tell_measure(id, measure);

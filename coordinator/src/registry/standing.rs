@@ -6,13 +6,14 @@ use hostler_common::id::{HostName, OperationId, ResourceName};
 use super::{Fleet, HostLive, Presence};
 use crate::operation::locks::Lock;
 use crate::operation::sentences;
+use crate::operation::state::Operator;
 
 /// The first that holds.
 #[derive(Debug)]
 pub(super) enum Standing<'a> {
     /// An ended operation left it unknown.
     Attention(OperationId),
-    /// An operation has not ended.
+    /// An operation has not ended, or a client holds it.
     Busy(OperationId),
     /// Its host has not connected since the coordinator started.
     NeverSeen,
@@ -49,13 +50,11 @@ impl<'a> Standing<'a> {
     pub(super) fn reason(&self, fleet: &Fleet, resource: &ResourceName, host: &HostName) -> Option<String> {
         Some(match self {
             Self::Attention(id) => sentences::attention(resource, *id),
-            Self::Busy(id) => {
-                let verb = fleet
-                    .operations
-                    .get(id)
-                    .map_or("its", |held| held.value.kind.verb());
-                format!("{verb} operation {id} has not ended")
-            }
+            Self::Busy(id) => match fleet.operations.get(id).map(|held| &held.value) {
+                Some(hold) if hold.operator() == Operator::Client => sentences::locked(hold),
+                Some(running) => format!("{} operation {id} has not ended", running.kind.verb()),
+                None => format!("its operation {id} has not ended"),
+            },
             Self::NeverSeen => format!("host {host} has not connected since the coordinator started"),
             Self::Gone(live) => format!(
                 "host {host} is not connected; last heard at {}",
