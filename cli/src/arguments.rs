@@ -33,6 +33,7 @@ Examples:
   hostler storage expand 10GiB --dry-run
   hostler backups create
   hostler operations list --unended
+  hostler lock hv1 --for 30m --reason \"disk swap\"
   hostler proxy --listen 127.0.0.1:1312";
 
 /// What was typed.

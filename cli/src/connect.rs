@@ -23,6 +23,7 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 pub(crate) struct Coordinator {
     channel: Channel,
     address: CoordinatorAddress,
+    identity: String,
     answer_within: Duration,
 }
 
@@ -108,8 +109,14 @@ impl Coordinator {
         Ok(Self {
             channel,
             address,
+            identity: credentials.identity().to_string(),
             answer_within,
         })
+    }
+
+    /// The URI of this client's certificate.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The public API.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
-use hostler_common::id::{HypervisorId, PoolName};
+use hostler_common::id::{HypervisorId, PoolName, ResourceName};
 use hostler_common::operation::BackupId;
 use hostler_pki::{About, ChannelError, CoordinatorAddress, CredentialsError, TlsConfigError};
 use thiserror::Error;
@@ -70,6 +70,9 @@ pub(crate) enum Failure {
     /// The stream of a dry run broke.
     #[error("{why}; not all had been said, and nothing was changed")]
     Unsaid { why: String },
+    /// Nobody holds the lock that was to end.
+    #[error("nobody holds a lock on {resource}")]
+    NotLocked { resource: ResourceName },
     /// A request that the coordinator would call malformed.
     #[error("{why}")]
     Senseless { why: String },
@@ -148,7 +151,7 @@ impl Failure {
             Self::Unnamed { .. } | Self::Unsaid { .. } => 3,
             Self::Call { status, .. } => call_code(status),
             Self::Operation { .. } | Self::NotStopped { .. } | Self::NotConfirmed => 1,
-            Self::NoPool { .. } | Self::WhichBackup { .. } => 1,
+            Self::NoPool { .. } | Self::WhichBackup { .. } | Self::NotLocked { .. } => 1,
             Self::Listen(_) | Self::System { .. } => 1,
             Self::Interrupted { .. } => 130,
             // What a program gets that the kernel ends with SIGPIPE.
@@ -196,6 +199,9 @@ impl Failure {
                 "a [storage] section in the configuration of a host's agent; then hostler storage list".into()
             }
             Self::NoPool { known, .. } => format!("one of these: {}", escape(&known.join(", "))),
+            Self::NotLocked { resource } => format!(
+                "hostler locks shows those that are held; hostler operations list --unended --resource {resource} shows what runs"
+            ),
             Self::WhichBackup { found: 0, .. } => "hostler backups list".into(),
             Self::WhichBackup { .. } => {
                 "more digits of its id; hostler backups list --json has them all".into()

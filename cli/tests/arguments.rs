@@ -40,6 +40,9 @@ fn help_teaches_each_command() {
         "backups verify",
         "backups restore",
         "backups delete",
+        "lock",
+        "unlock",
+        "locks",
         "proxy",
         "completions",
     ] {
@@ -92,6 +95,13 @@ fn usage_errors_exit_with_2() {
         &["backups", "restore", "latest", "--path", "../etc"],
         &["backups", "delete"],
         &["backups", "delete", "beef", "--dry-run", "--yes"],
+        &["lock", "hv1", "--for", "30m"],
+        &["lock", "hv1", "--reason", "why"],
+        &["lock", "hv1", "--for", "0s", "--reason", "why"],
+        &["lock", "hv1", "--for", "8days", "--reason", "why"],
+        &["lock", "hv1", "--for", "30m", "--reason", " "],
+        &["lock", "a/b", "--for", "30m", "--reason", "why"],
+        &["unlock"],
         &["proxy", "--listen", "example.org:1"],
         &["proxy", "--listen", "unix:/x", "--mode", "rw"],
     ] {

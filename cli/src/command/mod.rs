@@ -5,6 +5,7 @@ mod backups;
 mod completions;
 mod follow;
 mod hypervisors;
+mod locks;
 mod operations;
 pub(crate) mod proxy;
 mod storage;
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     /// Shows what was asked of hypervisors and pools and what came of it, stops it
     #[command(subcommand)]
     Operations(operations::Command),
+    Lock(locks::take::Take),
+    Unlock(locks::unlock::Unlock),
+    Locks(locks::list::List),
     Proxy(proxy::Proxy),
     Completions(completions::Completions),
 }
@@ -59,6 +63,9 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> Resu
         Command::Storage(command) => command.run(&context()?).await,
         Command::Backups(command) => command.run(&context()?).await,
         Command::Operations(command) => command.run(&context()?).await,
+        Command::Lock(command) => command.run(&context()?).await,
+        Command::Unlock(command) => command.run(&context()?).await,
+        Command::Locks(command) => command.run(&context()?).await,
         Command::Proxy(command) => command.run(&context()?).await,
         Command::Completions(command) => command.run(),
     }

@@ -3,6 +3,7 @@
 
 mod asked;
 mod bar;
+pub(crate) mod lock_view;
 mod pace;
 pub(crate) mod pools;
 mod progress;

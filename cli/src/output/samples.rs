@@ -7,6 +7,7 @@ use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use prost_types::Timestamp;
 
+use super::lock_view::Lock;
 use super::storage_view::{Backup, Pool};
 use super::view::{Hypervisor, Operation};
 
@@ -173,6 +174,32 @@ pub(super) fn pools() -> Vec<Pool> {
         ..Default::default()
     };
     [ready, away].map(Pool::from).into()
+}
+
+/// One that others may end, one that they may not.
+pub(super) fn locks() -> Vec<Lock> {
+    let lock = |resource: &str, by: &str, reason: &str, is_disabled_cancel| fleet::Operation {
+        id: "019aa111-2222-7333-8444-555566667777".into(),
+        resource: resource.into(),
+        kind: "ProposeOperation".into(),
+        state: OperationState::Active.into(),
+        message: reason.into(),
+        requested_by: format!("spiffe://example.org/client/operator/{by}"),
+        requested: at(0),
+        reason: reason.into(),
+        lease: Some(n0stack::Operation {
+            locked_until: at(1800),
+            is_disabled_cancel,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let disks = "two disks of the lower shelf are swapped, after which the pool is balanced";
+    let locks = [
+        lock("fast", "alice", disks, false),
+        lock("hv1", "firmware", "", true),
+    ];
+    locks.map(Lock::from).into()
 }
 
 /// One made by an operation, one by something else.

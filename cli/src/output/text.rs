@@ -65,6 +65,7 @@ pub(crate) fn verb(kind: &str) -> String {
         "verify_backup" => "verify".into(),
         "restore_backup" => "restore".into(),
         "delete_backup" => "delete backup".into(),
+        "propose_operation" => "hold".into(),
         kind => {
             let subjects = ["_hypervisor", "_storage"];
             let verb = subjects.iter().find_map(|subject| kind.strip_suffix(subject));
@@ -92,6 +93,8 @@ pub(crate) fn snake_case(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hostler_common::operation::{OperationKind, Purpose};
+
     use super::*;
 
     #[test]
@@ -137,7 +140,8 @@ mod tests {
         assert_eq!(verb("create_hypervisor"), "create");
         assert_eq!(verb("expand_storage"), "expand");
         assert_eq!(verb("of_a_later_version"), "of_a_later_version");
-        for kind in hostler_common::operation::OperationKind::ALL {
+        let kinds = OperationKind::ALL.map(Purpose::Work);
+        for kind in kinds.into_iter().chain([Purpose::HOLD]) {
             let verb = verb(&snake_case(kind.name()));
             assert!(!verb.contains('_'), "{verb}");
         }
