@@ -87,7 +87,7 @@ fn the_rules_thin_out_old_backups_and_never_the_newest_nor_those_of_others() {
     assert!(
         rig.verify()
             .unwrap()
-            .contains("(the only one) is whole: 1 file, 1 bytes")
+            .contains("(the only one) is whole: 1 file, 1 byte")
     );
 }
 

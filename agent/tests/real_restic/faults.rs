@@ -293,15 +293,15 @@ fn a_restic_that_is_killed_fails_the_backup_and_its_lock_is_removed_by_the_next(
     let rig = Rig::new();
     fill(&rig.pool("noise"), 400);
     let killed = AtomicBool::new(false);
+    let locks = rig.repository().join("locks");
     // Nobody cancels: the question is only a moment to strike in, on the thread that is restic's parent.
     let story = Story::cancelled_when(move |story| {
-        let begun = story
-            .measures
-            .lock()
+        let locked = locks
+            .read_dir()
             .unwrap()
-            .iter()
-            .any(|measure| measure.done_bytes > 0);
-        if begun && !killed.swap(true, Ordering::Relaxed) {
+            .any(|entry| entry.unwrap().file_name().len() == 64);
+        let writes = locked && story.text().contains("backing up");
+        if writes && !killed.swap(true, Ordering::Relaxed) {
             let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
             for pid in children.split_whitespace() {
                 tool("kill", &["-9", pid]);
