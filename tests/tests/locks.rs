@@ -11,6 +11,9 @@ use hostler_common::rpc::hostler::fleet::v1 as rpc;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use hostler_common::units::UnixMillis;
+use hostler_coordinator::operation::record::OperationRecord;
+use hostler_coordinator::operation::state::Phase;
+use hostler_coordinator::store::{Store, Transaction, json};
 use hostler_tests::agent::{Behaviour, Setup, SimulatedAgent};
 use hostler_tests::fleet::{Fleet, collect};
 use hostler_tests::wait;
@@ -448,6 +451,46 @@ async fn a_lock_survives_restarts_and_never_lasts_twice_its_time() {
     }
     assert!(restarts >= 3, "{restarts}");
     assert_eq!(get(&fleet, &held.id).await.message, "the lock ended at its time");
+}
+
+/// Writes another wall-clock end into the record of a lock, as a clock that was wrong would have.
+async fn set_until(fleet: &Fleet, id: &str, until: UnixMillis) {
+    let store = wait::until("the store is free", || async {
+        Store::open(&fleet.data_dir()).ok()
+    })
+    .await;
+    let key = OperationRecord::key(id.parse().unwrap());
+    let entry = store.get(&key).await.unwrap().unwrap();
+    let mut record: OperationRecord = json::read(&entry).unwrap();
+    match &mut record.life.phase {
+        Phase::Active(lease) => lease.locked_until = until,
+        other => panic!("{other:?}"),
+    }
+    let transaction = Transaction {
+        compares: Vec::new(),
+        writes: vec![json::put(key, &record)],
+    };
+    store.commit(transaction).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_step_of_the_wall_clock_frees_nothing_early_and_holds_nothing_for_long() {
+    let (mut fleet, _agent) = with_hypervisor(Behaviour::Completes).await;
+    let hour = Duration::from_secs(HOUR.into());
+    let begun = Instant::now();
+    let past = propose(&fleet, lock("hv1", 3), "").await.unwrap();
+    let future = propose(&fleet, lock("tank", 3), "").await.unwrap();
+    fleet.stop().await;
+    let now = UnixMillis::now();
+    set_until(&fleet, &past.id, UnixMillis(now.0 - 3_600_000)).await;
+    set_until(&fleet, &future.id, now.plus(hour)).await;
+    fleet.restart().await;
+    for id in [&past.id, &future.id] {
+        let ended = until_ended(&fleet, id).await;
+        assert_eq!(ended.message, "the lock ended at its time");
+        assert!(begun.elapsed() >= Duration::from_secs(3), "freed early");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "held for long");
 }
 
 #[tokio::test]
