@@ -92,6 +92,9 @@ pub(crate) fn operation(it: &Operation) -> String {
     page.field("attempts", it.attempts.to_string());
     page.field("fence", it.fence.to_string());
     page.field("locked until", it.locked_until.as_deref().unwrap_or(""));
+    if it.is_disabled_cancel {
+        page.field("cancel", "not allowed while it is held");
+    }
     page.section("log");
     for line in it.logs.iter().flatten() {
         page.line(&format!(
@@ -162,6 +165,14 @@ mod tests {
     #[test]
     fn an_operation_is_shown_with_its_log() {
         insta::assert_snapshot!(operation(&samples::operations()[0]));
+    }
+
+    #[test]
+    fn an_operation_that_cannot_be_cancelled_says_so() {
+        let mut it = samples::operations().remove(1);
+        assert!(!operation(&it).contains("cancel"));
+        it.is_disabled_cancel = true;
+        assert!(operation(&it).contains("cancel        not allowed while it is held"));
     }
 
     #[test]

@@ -282,6 +282,8 @@ pub(crate) struct Operation {
     pub(crate) attempts: u32,
     pub(crate) fence: u64,
     pub(crate) locked_until: Option<String>,
+    /// n0stack's: while it is held, it cannot be cancelled.
+    pub(crate) is_disabled_cancel: bool,
     /// What it asks for beyond its kind and resource. Absent when that is nothing, or not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request: Option<Asked>,
@@ -308,6 +310,7 @@ impl Operation {
             attempts: it.attempts,
             fence: it.fence,
             locked_until: lease.locked_until.map(rfc3339),
+            is_disabled_cancel: lease.is_disabled_cancel,
             request: lease.operation_request.as_ref().and_then(Asked::of),
             logs: None,
         }

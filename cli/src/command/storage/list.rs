@@ -14,7 +14,7 @@ use crate::output::{self, Format, pools};
 Lists every storage pool by name. SIZE is what a pool may use, USED what it uses, FREE the difference, SPARE what an \
 expand can still add. While its host is not connected the figures are the last known ones.
 
-States: `ready`, `busy` while an operation on it has not ended, `unreachable` while its host is not connected, `not \
+States: `ready`, `busy` while an operation on it has not ended or it is locked, `unreachable` while its host is not connected, `not \
 usable` for the reason in PROBLEM. In JSON: ready, busy, unreachable, not_usable; amounts are in bytes.
 
 Needs the role viewer.",
