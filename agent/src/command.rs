@@ -166,7 +166,7 @@ impl Program {
             arguments: arguments.into_iter().map(Into::into).collect(),
             folder: PathBuf::from("/"),
             environment: Vec::new(),
-            bound_by: None,
+            through: None,
         }
     }
 }
@@ -178,7 +178,8 @@ pub struct Command {
     arguments: Vec<String>,
     folder: PathBuf,
     environment: Vec<(String, Hidden)>,
-    bound_by: Option<Program>,
+    /// A program that becomes or starts this one, with its own arguments.
+    through: Option<(Program, Vec<String>)>,
 }
 
 /// A value that nothing shows.
@@ -234,7 +235,17 @@ impl Command {
     /// The kernel means the thread that started it, and that one waits here until the program has ended.
     #[must_use]
     pub fn dies_with_us(mut self, setpriv: &Program) -> Self {
-        self.bound_by = Some(setpriv.clone());
+        let arguments = ["--pdeathsig", "KILL", "--"].map(str::to_owned);
+        self.through = Some((setpriv.clone(), arguments.into()));
+        self
+    }
+
+    /// Holds the lock on the file `lock` while it runs, whether or not this process lives: for what must not run
+    /// twice at once. It waits for the lock. Daemons that it leaves behind do not hold it. `flock` is util-linux's.
+    #[must_use]
+    pub fn holding(mut self, lock: &Path, flock: &Program) -> Self {
+        let arguments = ["--close".to_owned(), lock.display().to_string()];
+        self.through = Some((flock.clone(), arguments.into()));
         self
     }
 
@@ -312,12 +323,12 @@ impl Command {
             clippy::disallowed_methods,
             reason = "this is the one place that starts programs"
         )]
-        let mut command = std::process::Command::new(match &self.bound_by {
-            Some(setpriv) => &setpriv.0,
+        let mut command = std::process::Command::new(match &self.through {
+            Some((through, _)) => &through.0,
             None => &self.program.0,
         });
-        if self.bound_by.is_some() {
-            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program.0);
+        if let Some((_, arguments)) = &self.through {
+            command.args(arguments).arg(&self.program.0);
         }
         command
             .args(&self.arguments)

@@ -1,5 +1,6 @@
 //! Why a step of a hypervisor's operation did not succeed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hostler_common::error::Retry;
@@ -41,6 +42,15 @@ pub enum StepFault {
     File {
         /// The file.
         path: AbsolutePath,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The lock of an activation cannot be used.
+    #[error("cannot use the lock {}", lock.display())]
+    Turn {
+        /// The lock.
+        lock: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -217,6 +227,7 @@ impl StepFault {
             Self::Command { source, .. } => source.retry(),
             Self::Storage(source) => source.retry(),
             Self::File { .. }
+            | Self::Turn { .. }
             | Self::LogFolder { .. }
             | Self::NoKvm { .. }
             | Self::DiskFull { .. }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::StepFault;
 use super::super::wait::until;
 use super::Host;
+use super::turn::Turn;
 use crate::command::{Command, CommandFault, Program};
 use crate::config::{AbsolutePath, ActivationConfig};
 use crate::executor::step::{Before, Progress, Step, StepError};
@@ -16,8 +17,14 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 /// Between two questions for it.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+/// What the site starts, one change of it at a time.
+pub(super) struct Activation {
+    what: What,
+    turn: Turn,
+}
+
 /// What is started, with the programs that do it.
-pub(super) enum Activation {
+enum What {
     /// The site's own commands.
     Exec(Box<Commands>),
     /// A systemd unit.
@@ -27,7 +34,7 @@ pub(super) enum Activation {
 }
 
 /// What a site runs by itself.
-pub(super) struct Commands {
+struct Commands {
     start: Command,
     stop: Command,
     status: Command,
@@ -45,7 +52,19 @@ pub(super) enum ActivationState {
 }
 
 impl Activation {
-    pub(super) fn new(config: &ActivationConfig) -> Result<Self, CommandFault> {
+    pub(super) fn new(config: &ActivationConfig, turn: Turn) -> Result<Self, CommandFault> {
+        let what = What::new(config)?;
+        Ok(Self { what, turn })
+    }
+
+    /// Whether it is up now.
+    pub(super) fn state(&self, deadline: Duration) -> Result<ActivationState, StepFault> {
+        self.what.state(deadline)
+    }
+}
+
+impl What {
+    fn new(config: &ActivationConfig) -> Result<Self, CommandFault> {
         Ok(match config {
             ActivationConfig::Exec { start, stop, status } => Self::Exec(Box::new(Commands {
                 start: Command::configured(start)?,
@@ -63,6 +82,14 @@ impl Activation {
         })
     }
 
+    fn start(&self) -> Command {
+        match self {
+            Self::Exec(commands) => commands.start.clone(),
+            Self::Systemd { systemctl, unit } => systemctl.command(["start", unit]),
+            Self::Compose { docker, file } => compose(docker, file, &["up", "--detach"]),
+        }
+    }
+
     fn stop(&self) -> Command {
         match self {
             Self::Exec(commands) => commands.stop.clone(),
@@ -72,8 +99,7 @@ impl Activation {
         }
     }
 
-    /// Whether it is up now.
-    pub(super) fn state(&self, deadline: Duration) -> Result<ActivationState, StepFault> {
+    fn state(&self, deadline: Duration) -> Result<ActivationState, StepFault> {
         let ask = |command: &Command| {
             let fault = StepFault::command("ask whether the activation is active");
             command
@@ -155,22 +181,18 @@ impl Activation {
     }
 
     fn ensure_started(&self, host: &Host) -> Result<(), StepError> {
+        let at_most = host.config.activation_timeout;
+        self.turn.wait(at_most)?;
         if self.state(host.site.call_timeout)? == ActivationState::Active {
             return Ok(());
         }
-        let fault = StepFault::command("start the activation");
-        let at_most = host.config.activation_timeout;
-        let started = match self {
+        let start = self.turn.taken_by(self.what.start());
+        let started = match &self.what {
             // What the site's command leaves running outlives this process.
-            Self::Exec(commands) => commands.start.leave_behind(at_most, &host.activation_log),
-            Self::Systemd { systemctl, unit } => {
-                systemctl.command(["start", unit]).succeed(at_most).map(drop)
-            }
-            Self::Compose { docker, file } => compose(docker, file, &["up", "--detach"])
-                .succeed(at_most)
-                .map(drop),
+            What::Exec(_) => start.leave_behind(at_most, &host.activation_log),
+            What::Systemd { .. } | What::Compose { .. } => start.succeed(at_most).map(drop),
         };
-        started.map_err(fault)?;
+        started.map_err(StepFault::command("start the activation"))?;
         let is_active = || -> Result<Option<()>, StepError> {
             Ok((self.state(host.site.call_timeout)? == ActivationState::Active).then_some(()))
         };
@@ -187,20 +209,22 @@ impl Activation {
     }
 
     fn ensure_stopped(&self, host: &Host) -> Result<(), StepError> {
+        let at_most = host.config.activation_timeout;
+        self.turn.wait(at_most)?;
         if self.state(host.site.call_timeout)? == ActivationState::Inactive {
             return Ok(());
         }
-        let fault = StepFault::command("stop the activation");
-        self.stop()
-            .succeed(host.config.activation_timeout)
-            .map_err(fault)?;
+        let stop = self.turn.taken_by(self.what.stop());
+        let stopped = stop.succeed(at_most);
+        stopped.map_err(StepFault::command("stop the activation"))?;
         Ok(())
     }
 }
 
 fn deadline(host: &Host) -> Duration {
-    // Its own timeouts come first, so that a program that hangs is killed and not only given up on.
-    host.config.activation_timeout + SETTLES_WITHIN + host.site.calls(4)
+    // Its own timeouts come first, so that a program that hangs is killed and not only given up on. One is for what an
+    // earlier agent began.
+    host.config.activation_timeout * 2 + SETTLES_WITHIN + host.site.calls(4)
 }
 
 /// Starts the activation.

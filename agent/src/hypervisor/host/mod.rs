@@ -8,6 +8,7 @@ mod drain;
 mod object;
 mod preflight;
 mod readiness;
+mod turn;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use drain::Drain;
 use object::{Bring, Network, Object, Pool, Take};
 use preflight::Preflight;
 use readiness::AwaitReadiness;
+use turn::Turn;
 
 /// The host as a hypervisor.
 pub(super) struct Host {
@@ -56,7 +58,7 @@ impl Host {
         let activation = config
             .activation
             .as_ref()
-            .map(Activation::new)
+            .map(|activation| Activation::new(activation, Turn::new(&site.state_dir, &config.id)?))
             .transpose()
             .map_err(program)?;
         Ok(Self {
