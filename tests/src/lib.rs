@@ -3,6 +3,7 @@
 //! the agent's own tests and by the tests that run the programs.
 
 pub mod agent;
+pub mod crash;
 pub mod fleet;
 pub mod owner;
 pub mod pki;

@@ -71,6 +71,11 @@ impl Process {
         text
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Its pid.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -171,11 +176,16 @@ impl Site {
         self.write("agent.toml", &text);
     }
 
-    /// Starts the coordinator and waits until it serves.
-    pub async fn coordinator(&self) -> Process {
+    /// Starts the coordinator.
+    pub fn start_coordinator(&self) -> Process {
         let mut command = command("hostler-coordinator");
         command.arg("--config").arg(self.path("coordinator.toml"));
-        let process = Process::start(&mut command, &self.path("coordinator.log"));
+        Process::start(&mut command, &self.path("coordinator.log"))
+    }
+
+    /// Starts the coordinator and waits until it serves.
+    pub async fn coordinator(&self) -> Process {
+        let process = self.start_coordinator();
         let address = ("127.0.0.1", self.port);
         wait::until("the coordinator listens", || async {
             tokio::net::TcpStream::connect(address).await.ok()
