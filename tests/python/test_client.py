@@ -40,6 +40,7 @@ ISARDVDI_OPTIONS = [
 ]
 # The most that the coordinator promises to bear.
 EAGER_OPTIONS = [("grpc.keepalive_time_ms", 5_000), *ISARDVDI_OPTIONS[1:]]
+INT32_MAX = 2**31 - 1
 IDLE_SECONDS = 20
 
 args = None
@@ -169,10 +170,30 @@ class OperationsClient(unittest.TestCase):
         self.assert_code(grpc.StatusCode.INVALID_ARGUMENT, lambda: self.create(""))
         self.assert_code(grpc.StatusCode.INVALID_ARGUMENT, lambda: self.create("x" * 5000))
 
-    def test_storage_without_a_pool_says_so(self):
-        answers = list(self.client.ExpandStorage(pb.ExpandStorageRequest(min_bytes=1), timeout=CALL_SECONDS))
+    def expand(self, min_bytes):
+        return self.client.ExpandStorage(pb.ExpandStorageRequest(min_bytes=min_bytes), timeout=CALL_SECONDS)
+
+    def shrink(self, max_bytes):
+        return self.client.ShrinkStorage(pb.ShrinkStorageRequest(max_bytes=max_bytes), timeout=CALL_SECONDS)
+
+    def test_the_pool_grows_by_at_least_and_shrinks_by_at_most_what_is_asked(self):
+        self.assert_ends(list(self.expand(1)), pb.OPERATION_STATE_COMPLETED)
+        self.assert_ends(list(self.shrink(INT32_MAX)), pb.OPERATION_STATE_COMPLETED)
+
+    def test_more_storage_than_there_is_is_a_failed_operation_with_the_numbers(self):
+        answers = list(self.expand(INT32_MAX))
         self.assert_ends(answers, pb.OPERATION_STATE_FAILED)
-        self.assertIn("no storage pool is configured", answers[-1].msg)
+        self.assertIn("can be added", answers[-1].msg)
+
+    def test_an_amount_of_nothing_or_less_is_an_invalid_argument(self):
+        for amount in (0, -1, -INT32_MAX - 1):
+            self.assert_code(grpc.StatusCode.INVALID_ARGUMENT, lambda: list(self.expand(amount)))
+            self.assert_code(grpc.StatusCode.INVALID_ARGUMENT, lambda: list(self.shrink(amount)))
+
+    def test_a_pool_without_files_is_not_backed_up(self):
+        answers = list(self.client.CreateBackup(pb.CreateBackupRequest(), timeout=OPERATION_SECONDS))
+        self.assert_ends(answers, pb.OPERATION_STATE_FAILED)
+        self.assertIn("empty", answers[-1].msg)
 
     def test_idle_channels_with_keepalive_pings_stay_connected(self):
         channels = [open_channel(options) for options in (ISARDVDI_OPTIONS, EAGER_OPTIONS)]

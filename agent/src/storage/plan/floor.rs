@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::moves::Moves;
 use super::profile::usable;
-use crate::storage::pool::{PoolState, Profile};
+use crate::storage::pool::PoolState;
 
 /// The kernel gives a device's first MiB to boot loaders.
 const UNUSED_AT_START: u128 = 1 << 20;
@@ -17,8 +17,6 @@ const UNUSED_AT_START: u128 = 1 << 20;
 const METADATA_CHUNK: u128 = 256 << 20;
 /// Block groups of data are at most this large on each device, and at most a tenth of the pool.
 const DATA_CHUNK: u128 = 1 << 30;
-/// Data that is written while other data moves.
-const ON_ITS_WAY: u128 = 64 << 20;
 /// Superblocks, the chunk tree and what a transaction needs beside the metadata that is counted.
 const METADATA_MARGIN: u128 = 16 << 20;
 /// Metadata is laid out in so many pieces at most: enough to tell whether it fits, and quick on huge pools.
@@ -138,8 +136,8 @@ impl Floor<'_> {
         }
     }
 
-    /// Metadata first, on the devices with the most room, as the kernel does; then the data, with some room for what is on
-    /// its way. How much of it the kernel has assigned already, and where, is [`Moves`]' part.
+    /// Metadata first, on the devices with the most room, as the kernel does; then the data, with room for the piece of it
+    /// that is on its way, as large as pieces were when the pool had `total` bytes. How much of it the kernel has assigned already, and where, is [`Moves`]' part.
     fn has_room(&self, total: u128, shares: &[Bytes]) -> bool {
         let state = self.state;
         let mut free: Vec<u128> = shares
@@ -163,11 +161,7 @@ impl Floor<'_> {
             .into_iter()
             .map(|room| Bytes(u64::try_from(room).unwrap_or(u64::MAX)))
             .collect();
-        let on_its_way = match state.data {
-            Profile::Single => ON_ITS_WAY,
-            // Copies and stripes come in whole chunks, as large as the pool was when they were made.
-            _ => DATA_CHUNK.min(total / 10).max(1),
-        };
+        let on_its_way = DATA_CHUNK.min(total / 10).max(1);
         u128::from(usable(state.data, &left).0) >= u128::from(state.data_used.0) + on_its_way
     }
 }

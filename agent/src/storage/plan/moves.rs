@@ -22,8 +22,7 @@ pub(super) struct Moves<'a> {
     members: Vec<Option<(u128, u128)>>,
     /// In chunks of data and not used.
     slack: u128,
-    /// What moves may begin a chunk of data that stays half empty, with its copies. The kernel makes it smaller where
-    /// there is less room, so this narrows what moves after it, not what begins it.
+    /// What moves may begin a chunk of data that stays half empty, with its copies.
     begun: u128,
 }
 
@@ -58,18 +57,8 @@ impl<'a> Moves<'a> {
         self.members.iter().flatten().map(|(share, taken)| share - taken)
     }
 
-    /// What must be free beside what leaves a device. One copy fills smaller chunks where there is less room; copies and
-    /// stripes have to lie on several devices at once, and take the old ones' room only when the move has ended.
-    fn beside(&self) -> u128 {
-        match self.state.data {
-            Profile::Single => 0,
-            _ => self.begun,
-        }
-    }
-
-    /// Whether so much finds room on the members that are left, with so much beside it: in all, and on as many as a
-    /// chunk needs.
-    fn fits(&self, moved: u128, beside: u128) -> bool {
+    /// Whether so much finds room on the members that are left: in all, and on as many as a chunk needs.
+    fn fits(&self, moved: u128) -> bool {
         let (data, metadata) = (self.state.data, self.state.metadata);
         let on = |room: u128| self.unallocated().filter(|free| *free >= room).count();
         let wide = match data {
@@ -80,7 +69,7 @@ impl<'a> Moves<'a> {
             Profile::Single | Profile::Dup | Profile::Raid1 | Profile::Raid1c3 | Profile::Raid1c4 => true,
         };
         wide && on(LEFT) >= metadata.min_devices()
-            && self.unallocated().sum::<u128>() >= moved + beside + LEFT
+            && self.unallocated().sum::<u128>() >= moved + self.begun + LEFT
     }
 
     /// What moved is spread to where there is the most room.
@@ -105,11 +94,12 @@ impl<'a> Moves<'a> {
         let Some((_, taken)) = self.members[at].take() else {
             return true;
         };
-        // All of it may lie here. Only data moves into what others have left.
+        // All of it may lie here. Only data moves into what others have left, and an extent only where it fits whole: a
+        // chunk's worth of scattered room is not counted on.
         let metadata = taken.min(self.state.metadata_allocated.0.into());
-        let absorbed = (taken - metadata).min(self.slack);
+        let absorbed = (taken - metadata).min(self.slack.saturating_sub(self.begun));
         let moved = taken - absorbed;
-        if taken > 0 && !self.fits(moved, self.beside()) {
+        if taken > 0 && !self.fits(moved) {
             return false;
         }
         self.slack -= absorbed;
@@ -125,7 +115,7 @@ impl<'a> Moves<'a> {
         if to >= share {
             return true;
         }
-        if taken > 0 && !self.fits(share - to, self.begun) {
+        if taken > 0 && !self.fits(share - to) {
             return false;
         }
         self.members[at] = Some((to, taken.min(to)));
