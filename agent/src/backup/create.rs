@@ -17,7 +17,7 @@ use super::count::{self, Count};
 use super::marks::Mark;
 use super::pace::Pace;
 use super::restic::fault::ResticFault;
-use super::restic::locks;
+use super::restic::locks::Sweep;
 use super::restic::messages::{BackupLine, Snapshot};
 use super::restic::repository::{Call, DAYS, Ear};
 use super::{Inner, OWN_FOLDER, verify};
@@ -66,6 +66,7 @@ struct Shared {
     made: Mutex<Option<Snapshot>>,
     new: Mutex<Option<Bytes>>,
     warnings: Mutex<Vec<String>>,
+    locks: Sweep,
 }
 
 struct CreateStep {
@@ -122,7 +123,11 @@ impl Step for CreateStep {
 
     fn undo(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         match self.kind {
-            Kind::Prepare | Kind::Check | Kind::RemoveSnapshot | Kind::Keep => Ok(()),
+            Kind::Check | Kind::RemoveSnapshot | Kind::Keep => Ok(()),
+            Kind::Prepare => {
+                self.shared.locks.end(&self.inner.repository);
+                Ok(())
+            }
             Kind::Snapshot => Ok(self.inner.backend.remove_snapshot()?),
             Kind::BackUp => {
                 self.forget(progress);
@@ -151,7 +156,7 @@ impl CreateStep {
 
     fn prepare(&self, progress: &Progress) -> Result<(), StepError> {
         let ear = Ear::of(progress);
-        locks::remove_stale(&self.inner.repository, &ear)?;
+        self.shared.locks.begin(&self.inner.repository, &ear)?;
         if let Some(stray) = self.inner.backend.found_snapshot()? {
             self.inner.backend.remove_snapshot()?;
             progress.say(format!(

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::count::Count;
 use super::restic::fault::ResticFault;
-use super::restic::locks;
+use super::restic::locks::Sweep;
 use super::restic::messages::Snapshot;
 use super::restic::repository::{Call, DAYS, Ear};
 use super::{Inner, named};
@@ -30,6 +30,7 @@ pub(super) fn plan(inner: &Arc<Inner>, id: Option<BackupId>, read: ReadShare) ->
             inner: Arc::clone(inner),
             id,
             read,
+            locks: Sweep::default(),
         })],
     }
 }
@@ -39,6 +40,7 @@ struct VerifyStep {
     inner: Arc<Inner>,
     id: Option<BackupId>,
     read: ReadShare,
+    locks: Sweep,
 }
 
 impl Step for VerifyStep {
@@ -60,7 +62,7 @@ impl Step for VerifyStep {
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let ear = Ear::of(progress);
         let (repository, pool) = (&self.inner.repository, &self.inner.settings.pool);
-        locks::remove_stale(repository, &ear)?;
+        self.locks.begin(repository, &ear)?;
         let backups = self.inner.backups(&ear)?;
         let id = self.id.clone().unwrap_or(BackupId::Latest);
         let backup =
@@ -80,6 +82,7 @@ impl Step for VerifyStep {
     }
 
     fn undo(&self, _before: Before, _progress: &Progress) -> Result<(), StepError> {
+        self.locks.end(&self.inner.repository);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hostler_agent::command::Program;
 use hostler_common::operation::Request;
 
-use crate::rig::{LONG, Rig, Story, tool};
+use crate::rig::{LONG, Rig, Story, job, restore, tool, undo};
 
 fn fails(rig: &Rig) -> String {
     let cause = rig.run(Request::CreateBackup).unwrap_err();
@@ -208,6 +208,31 @@ fn the_lock_of_a_dead_restic_is_removed_and_said() {
     assert_eq!(rig.locks(), 0);
 }
 
+#[test]
+fn what_is_undone_after_a_crash_leaves_no_lock_of_a_dead_restic() {
+    let rig = Rig::new();
+    std::fs::write(rig.pool("file"), "1").unwrap();
+    rig.back_up();
+    let verify = Request::VerifyBackup {
+        id: None,
+        read: hostler_common::operation::ReadShare::ALL,
+    };
+    let into = hostler_common::operation::RestoreInto::Directory(rig.restored("x"));
+    for request in [Request::CreateBackup, restore(into, &[]), verify] {
+        let job = job(request.clone());
+        let planned = rig.plan(&job, None).unwrap();
+        let story = Arc::new(Story::default());
+        let before = planned.steps[0].look().unwrap();
+        planned.steps[0].apply(before, &story.progress()).unwrap();
+        drop(Holder::of(&rig));
+        assert_eq!(rig.locks(), 1);
+        // The next process has the same steps.
+        let again = rig.plan(&job, Some(&planned.decided)).unwrap();
+        undo(&again, &[before], &story);
+        assert_eq!(rig.locks(), 0, "{request:?}");
+    }
+}
+
 fn flip_a_byte(rig: &Rig) {
     let found = tool(
         "find",
@@ -354,14 +379,11 @@ fn a_repository_that_never_answers_does_not_hold_up_a_cancel() {
     let id = rig.backups.list().unwrap()[0].id.clone();
     rig.change(|settings| settings.repository = format!("rest:http://{address}/"));
     let soon = Instant::now() + Duration::from_secs(1);
-    let delete = crate::rig::job(Request::DeleteBackup {
+    let delete = job(Request::DeleteBackup {
         id: id.parse().unwrap(),
     });
     let decided = serde_json::json!({ "backup": id });
-    for (job, decided) in [
-        (crate::rig::job(Request::CreateBackup), None),
-        (delete, Some(&decided)),
-    ] {
+    for (job, decided) in [(job(Request::CreateBackup), None), (delete, Some(&decided))] {
         let begun = Instant::now();
         let story = Story::cancelled_when(move |_| Instant::now() > soon);
         let planned = rig.plan(&job, decided).unwrap();

@@ -4,7 +4,10 @@
 //! renewed for 30 minutes; a living restic renews every five. `restic unlock` removes such locks and no others, so
 //! nothing here ever takes a lock from a living process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use hostler_common::error::Chain;
 
 use super::fault::ResticFault;
 use super::messages::Lock;
@@ -14,6 +17,30 @@ use super::repository::{Call, Ear, Repository};
 const READ_DEADLINE: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Keeps one operation's repository free of the locks of dead processes. It knows what this process did about them.
+#[derive(Debug, Default)]
+pub(in super::super) struct Sweep(AtomicBool);
+
+impl Sweep {
+    /// Before anything else is done.
+    pub(in super::super) fn begin(&self, repository: &Repository, ear: &Ear<'_>) -> Result<(), ResticFault> {
+        self.0.store(true, Ordering::Relaxed);
+        remove_stale(repository, ear).map(drop)
+    }
+
+    /// As the last part of an undo: an operation that another process began may have lost a restic with it. A
+    /// repository that does not answer must not hold up an undo; what stays then is removed by the next operation.
+    pub(in super::super) fn end(&self, repository: &Repository) {
+        if self.0.load(Ordering::Relaxed) {
+            return;
+        }
+        let unlock = repository.restic.command(&["unlock".to_owned()]);
+        if let Err(fault) = unlock.succeed(READ_DEADLINE) {
+            tracing::debug!(fault = %Chain(&fault), "stale locks were not removed");
+        }
+    }
+}
 
 /// Removes what dead processes left, and says so. How many are left.
 pub(in super::super) fn remove_stale(repository: &Repository, ear: &Ear<'_>) -> Result<usize, ResticFault> {

@@ -13,7 +13,6 @@ use hostler_common::error::{Chain, Retry};
 
 use super::super::count::{self, Count};
 use super::super::pace::{Pace, written_by_children};
-use super::super::restic::locks;
 use super::super::restic::repository::{Call, DAYS, Ear};
 use super::held::Held;
 use super::{Into, NEW, Restore, bounds, places};
@@ -38,7 +37,7 @@ impl Step for Check {
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let (job, ear) = (&self.0, Ear::of(progress));
         job.is_mounted()?;
-        locks::remove_stale(&job.inner.repository, &ear)?;
+        job.locks.begin(&job.inner.repository, &ear)?;
         let total = job.total(&ear)?;
         let refused = |fault: bounds::BoundsFault| StepError::new(&fault, Retry::Never);
         match &job.decision.into {
@@ -53,6 +52,7 @@ impl Step for Check {
     }
 
     fn undo(&self, _before: Before, _progress: &Progress) -> Result<(), StepError> {
+        self.0.locks.end(&self.0.inner.repository);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use self::selection::Selection;
 use super::count::Count;
+use super::restic::locks::Sweep;
 use super::restic::repository::Ear;
 use super::{Inner, OWN_FOLDER, named};
 use crate::executor::plan::Planned;
@@ -87,6 +88,7 @@ pub(super) fn plan(
         decision,
         staging,
         total: Mutex::new(None),
+        locks: Sweep::default(),
     });
     let mut steps: Vec<Box<dyn Step>> = vec![
         Box::new(fetch::Check(Arc::clone(&job))),
@@ -144,6 +146,7 @@ struct Restore {
     staging: PathBuf,
     /// What is to be restored, once it was counted in this process.
     total: Mutex<Option<Count>>,
+    locks: Sweep,
 }
 
 impl Restore {
