@@ -5,8 +5,8 @@
 
 STORAGE="$DEMO/storage"
 POOL_PATH="$STORAGE/pool"
-POOL_DISKS=(disk-a disk-b disk-c disk-d)
-POOL_DISK_SIZE=512M
+POOL_DISKS=(disk-a disk-b disk-c)
+POOL_DISK_SIZE=900M
 
 # The loop device of a backing file, if it has one.
 loop_of() {
@@ -27,7 +27,7 @@ pool_disk() {
 
 storage_prepare() {
   local disk file device
-  say "storage: a btrfs pool on loop devices, three of them spare, and a restic repository"
+  say "storage: a btrfs pool on loop devices, two of them spare, and a restic repository"
   mkdir -p "$STORAGE"/{files,devices,pool}
   for disk in "${POOL_DISKS[@]}"; do
     file="$STORAGE/files/$disk"

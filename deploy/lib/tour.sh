@@ -64,10 +64,10 @@ storage_tour() {
 
   say "tour: expand it; first only look"
   size="$(df --output=size --block-size=1 "$POOL_PATH" | tail -n 1)"
-  show hostler storage expand 600MiB --dry-run
+  show hostler storage expand 1GiB --dry-run
   expect_size "a dry run" -eq "$size"
-  show hostler storage expand 600MiB
-  expect_size "an expand by 600 MiB" -ge $((size + 600 * 1024 * 1024))
+  show hostler storage expand 1GiB
+  expect_size "an expand by 1 GiB" -ge $((size + 1024 * 1024 * 1024))
   grown="$(df --output=size --block-size=1 "$POOL_PATH" | tail -n 1)"
   # What comes now lies on the new devices, and has to move before they can leave.
   head -c 64M /dev/urandom >"$POOL_PATH/desktops/videos.img"
@@ -85,9 +85,9 @@ storage_tour() {
   show restic snapshots --repo "$STORAGE/repository" --password-file "$STORAGE/backup.password"
 
   say "tour: shrink it again"
-  show hostler storage shrink 1GiB
-  expect_size "a shrink by at most 1 GiB" -ge $((grown - 1024 * 1024 * 1024))
-  expect_size "a shrink by at most 1 GiB" -lt "$grown"
+  show hostler storage shrink 2GiB
+  expect_size "a shrink by at most 2 GiB" -ge $((grown - 2 * 1024 * 1024 * 1024))
+  expect_size "a shrink by at most 2 GiB" -lt "$grown"
   [[ "$(pool_checksums)" == "$before" ]] || fail "the shrink changed files of the pool; see $LOGS/agent.log"
   show hostler storage show default
   rm -r "$POOL_PATH/desktops"
