@@ -194,7 +194,7 @@ impl Blow {
     /// Each after the lines of another attempt.
     fn of_storm(dice: &mut Dice, number: u64) -> Self {
         Self {
-            at: Moment::Line(3 + 3 * number, Duration::from_millis(dice.below(100))),
+            at: Moment::Line(3 + 2 * number, Duration::from_millis(dice.below(100))),
             victim: Victim::Agent,
             how: How::Kill {
                 away: Duration::from_millis(dice.below(300)),

@@ -37,7 +37,7 @@ impl Truth {
             pool: pool.map(|pool| PoolTruth {
                 size: pool.size(),
                 members: pool.members().into_iter().collect(),
-                backups: names(&pool.repository().join("snapshots")).into_iter().collect(),
+                backups: kept(&pool.repository().join("snapshots")).into_iter().collect(),
                 files: pool.checksums(),
             }),
         }
@@ -55,7 +55,7 @@ pub fn leftovers(site: &Site, pool: Option<&LoopPool>, own: &[u32]) -> Vec<Strin
     if let Some(pool) = pool {
         let inside = names(&pool.mount_point().join(".hostler"));
         left.extend(inside.iter().map(|name| format!(".hostler/{name} in the pool")));
-        let locks = names(&pool.repository().join("locks"));
+        let locks = kept(&pool.repository().join("locks"));
         left.extend(locks.iter().map(|name| format!("restic's lock {name}")));
         roots.push(pool.path(""));
     }
@@ -91,6 +91,14 @@ fn processes(roots: &[PathBuf], own: &[u32]) -> Vec<String> {
         })
     });
     working.collect()
+}
+
+/// What restic keeps in a folder of its repository. A restic that is killed leaves a part of a file under another name,
+/// which means nothing to the next one.
+fn kept(folder: &Path) -> Vec<String> {
+    let mut ids = names(folder);
+    ids.retain(|name| name.len() == 64);
+    ids
 }
 
 /// The names in a folder; none when it is not there.
