@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::client::{Call, Client, Seen, Told};
 use super::dice::Dice;
 use super::invariants::{self, Evidence};
-use super::round::{Beside, Blow, Has, How, Lean, Moment, Round, Work};
+use super::round::{Beside, Blow, Has, How, Lean, Moment, Round, Victim, Work};
 use super::tally::Tally;
 use super::truth::{self, Truth};
 use super::world::World;
@@ -236,6 +236,8 @@ impl Driver {
             );
             self.tally.count("operations", operation.kind.clone());
             self.tally.count("outcomes", end);
+            self.tally
+                .count("how often operations were taken", operation.attempts.to_string());
         }
         for told in &evidence.told {
             if told.id.is_none() {
@@ -295,6 +297,19 @@ impl Driver {
         for operation in &attention {
             let resolved = self.world.client.resolve(operation.id.clone()).await;
             resolved.context("it cannot be resolved")?;
+        }
+        if !attention.is_empty() {
+            // An agent hears at the beginning of its next session that an operation was given up, and sets its
+            // journal aside.
+            let restart = Blow {
+                at: Moment::Idle,
+                victim: Victim::Agent,
+                how: How::Kill {
+                    away: Duration::ZERO,
+                    again: None,
+                },
+            };
+            self.strike(&restart, "between operations").await;
         }
         let calls = attention
             .iter()
