@@ -282,18 +282,21 @@ fn one_wrong_byte_in_the_repository_is_found_and_old_backups_are_doubted() {
     assert_eq!(rig.locks(), 0);
 }
 
+/// Whether a backup is being made: restic holds its lock, and has all of the data before it.
+fn restic_writes(rig: &Rig) -> impl Fn(&Story) -> bool + Send + Sync + use<> {
+    let locks = rig.repository().join("locks");
+    move |story| {
+        let mut names = locks.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.len() == 64) && story.text().contains("backing up")
+    }
+}
+
 #[test]
 fn a_backup_that_is_cancelled_in_the_middle_leaves_nothing() {
     let rig = Rig::new();
     fill(&rig.pool("noise"), 400);
-    let story = Story::cancelled_when(|story| {
-        story
-            .measures
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|measure| measure.done_bytes > 0)
-    });
+    let writing = restic_writes(&rig);
+    let story = Story::cancelled_when(writing);
     let cause = rig.tell(Request::CreateBackup, &story).unwrap_err();
     assert!(
         cause.starts_with("step 3") && cause.ends_with("cancelled by somebody"),
@@ -318,15 +321,10 @@ fn a_restic_that_is_killed_fails_the_backup_and_its_lock_is_removed_by_the_next(
     let rig = Rig::new();
     fill(&rig.pool("noise"), 400);
     let killed = AtomicBool::new(false);
-    let locks = rig.repository().join("locks");
+    let writing = restic_writes(&rig);
     // Nobody cancels: the question is only a moment to strike in, on the thread that is restic's parent.
     let story = Story::cancelled_when(move |story| {
-        let locked = locks
-            .read_dir()
-            .unwrap()
-            .any(|entry| entry.unwrap().file_name().len() == 64);
-        let writes = locked && story.text().contains("backing up");
-        if writes && !killed.swap(true, Ordering::Relaxed) {
+        if writing(story) && !killed.swap(true, Ordering::Relaxed) {
             let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
             for pid in children.split_whitespace() {
                 tool("kill", &["-9", pid]);

@@ -155,7 +155,10 @@ pub(crate) fn backups(pool: &str, list: &[Backup], terminal: Terminal) -> String
 
 /// A backup in a sentence: `3f2a9c1e of 2026-11-21T22:26:40Z, 1200 files, 3.50 GiB`.
 pub(crate) fn backup(it: &Backup) -> String {
-    let files = it.files.map(|files| format!(", {files} files"));
+    let files = it.files.map(|files| match files {
+        1 => ", 1 file".to_owned(),
+        files => format!(", {files} files"),
+    });
     let bytes = it.bytes.map(|bytes| format!(", {}", Bytes(bytes)));
     format!(
         "{} of {}{}{}",
