@@ -10,6 +10,7 @@ pub mod hypervisor;
 pub mod inventory;
 pub mod journal;
 pub mod libvirt;
+mod mount_table;
 pub mod service_manager;
 pub mod session;
 pub mod storage;

@@ -5,7 +5,6 @@
 
 mod gpu;
 mod gpu_name;
-mod mounts;
 mod pci_ids;
 pub mod storage;
 

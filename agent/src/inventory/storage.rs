@@ -15,9 +15,9 @@ use hostler_common::error::Retry;
 use nix::fcntl::OFlag;
 use thiserror::Error;
 
-use super::mounts::{self, Mount};
 use crate::config::{AbsolutePath, PoolName, SharedStorageConfig};
 use crate::libvirt::{Libvirt, LibvirtFault, Presence};
+use crate::mount_table::{self, Mount};
 
 /// How long a path may take to be written. A server that answers needs milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -187,7 +187,7 @@ impl SharedPath {
         until: Instant,
         write: impl FnOnce(&AbsolutePath) -> Result<(), StorageFault> + Send + 'static,
     ) -> Result<Begun, StorageFault> {
-        let mounts = mounts::read().map_err(|source| StorageFault::Mounts { source })?;
+        let mounts = mount_table::mounts().map_err(|source| StorageFault::Mounts { source })?;
         check_mount(&self.config, &mounts)?;
         self.begin_writing(until, write)
     }
@@ -276,7 +276,7 @@ fn check_mount(storage: &SharedStorageConfig, mounts: &[Mount]) -> Result<(), St
     } = storage;
     let path = path.clone();
     let expected = source.clone();
-    match mounts::at(mounts, &storage.path) {
+    match mount_table::at(mounts, &storage.path) {
         None => Err(StorageFault::NotMounted { path, expected }),
         Some(mount) if mount.source != *source => Err(StorageFault::OtherSource {
             path,
@@ -347,6 +347,9 @@ mod tests {
 
     fn mount(source: &str, fstype: &str) -> Vec<Mount> {
         vec![Mount {
+            device: 0,
+            root: "/".into(),
+            writing: mount_table::Writing::Possible,
             path: "/isard".into(),
             fstype: fstype.into(),
             source: source.into(),

@@ -8,7 +8,6 @@ pub mod btrfs;
 pub mod change;
 #[cfg(feature = "memory-pool")]
 pub mod memory;
-mod mount_table;
 pub mod owned;
 pub mod owner;
 pub mod plan;

@@ -15,8 +15,8 @@ use nix::fcntl::OFlag;
 use serde::Deserialize;
 
 use super::block::{Block, Node, names_in};
-use super::mount_table::{self, parse_device};
 use crate::command::{CommandFault, Program};
+use crate::mount_table::{self, parse_device};
 
 /// Less is refused: the kernel would take two MiB, and mkfs.btrfs asks for this, on which a chunk of each kind fits. One
 /// below 256 MiB can leave again and cannot be shrunk (btrfs_ioctl_resize).

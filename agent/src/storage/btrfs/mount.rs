@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use hostler_common::error::Retry;
 use hostler_common::id::PoolName;
 
+use crate::mount_table::{self, Mount, Writing};
 use crate::storage::PoolFault;
-use crate::storage::mount_table::{self, Mount, Writing};
 
 /// The inode of every subvolume's root (BTRFS_FIRST_FREE_OBJECTID).
 pub(super) const SUBVOLUME_ROOT: u64 = 256;

@@ -11,24 +11,24 @@ use nix::sys::stat::makedev;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Of which device; for btrfs a number that belongs to no device.
-    pub(super) device: u64,
+    pub(crate) device: u64,
     /// Which part of the file system, `/` for all of it.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Of which type, as `btrfs`.
-    pub(super) fstype: String,
+    pub(crate) fstype: String,
     /// From what, as `/dev/sda`.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// Whether this mount, or all of its file system, is read-only.
-    pub(super) writing: Writing,
+    pub(crate) writing: Writing,
 }
 
 /// Whether a mount can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writing {
+pub(crate) enum Writing {
     /// It can.
     Possible,
     /// It was mounted read-only here.
@@ -38,18 +38,18 @@ pub(super) enum Writing {
 }
 
 /// All mounts, in the order of mounting: the last one on a path covers those before it.
-pub(super) fn mounts() -> std::io::Result<Vec<Mount>> {
+pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     Ok(parse_mounts(&String::from_utf8_lossy(&text)))
 }
 
 /// Devices and files that are swap.
-pub(super) fn swaps() -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn swaps() -> std::io::Result<Vec<PathBuf>> {
     Ok(parse_swaps(&std::fs::read_to_string("/proc/swaps")?))
 }
 
 /// The mount that a path shows.
-pub(super) fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+pub(crate) fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.path == path)
 }
 
@@ -81,7 +81,7 @@ fn parse_mount(line: &str) -> Option<Mount> {
 }
 
 /// `8:17`, as the kernel writes a device's number.
-pub(super) fn parse_device(text: &str) -> Option<u64> {
+pub(crate) fn parse_device(text: &str) -> Option<u64> {
     let (major, minor) = text.trim().split_once(':')?;
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
@@ -158,5 +158,38 @@ not a mount
             parse_swaps(text),
             [Path::new("/dev/sda2"), Path::new("/swap file")]
         );
+    }
+
+    const SHARED: &str = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+90 22 0:50 / /isard rw,relatime shared:40 master:2 - nfs4 old:/isard rw
+91 22 0:51 / /isard rw,relatime - nfs4 nas:/isard\\040one rw,vers=4.2
+92 22 0:52 / /with\\040space\\134and\\011tab rw - tmpfs none rw
+not a mount
+";
+
+    #[test]
+    fn the_last_mount_on_a_path_is_the_one_that_it_shows() {
+        let mounts = parse_mounts(SHARED);
+        assert_eq!(mounts.len(), 4);
+        let mount = at(&mounts, Path::new("/isard")).unwrap();
+        assert_eq!(
+            (mount.source.as_str(), mount.fstype.as_str()),
+            ("nas:/isard one", "nfs4")
+        );
+        assert_eq!(at(&mounts, Path::new("/isard/below")), None);
+    }
+
+    #[test]
+    fn octal_escapes_are_read() {
+        assert!(at(&parse_mounts(SHARED), Path::new("/with space\\and\ttab")).is_some());
+        assert_eq!(unescape("a\\04"), "a\\04");
+        assert_eq!(unescape("\\"), "\\");
+        assert_eq!(unescape("\\777"), "\\777");
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        assert!(at(&mounts().unwrap(), Path::new("/")).is_some());
     }
 }
