@@ -17,8 +17,9 @@ use super::{Command, CommandFault, KEPT, Keep, Kept, LAST_WORDS, Output};
 /// bytes or so for each: this holds more than any rule of the configuration keeps.
 const LINE_BOUND: usize = 64 * 1024 * 1024;
 
-/// Lines that wait for whoever listens. More stay in the pipe, and the program waits.
-const LINES_BOUND: usize = 16;
+/// Lines that wait for whoever listens: one, since each may be as long as [`LINE_BOUND`]. More stay in the pipe, and
+/// the program waits.
+const LINES_BOUND: usize = 1;
 
 /// How often it is asked whether to go on.
 const ASKED_EVERY: Duration = Duration::from_millis(200);

@@ -121,9 +121,13 @@ impl Block {
     }
 }
 
-/// Whether a file descriptor is open for writing, by its flags (proc_pid_fdinfo(5)). One that cannot be told is.
+/// Whether a file descriptor is open for writing, by its flags (proc_pid_fdinfo(5)). One whose flags cannot be told is;
+/// one that was closed meanwhile is not.
 fn is_for_writing(info: &Path) -> bool {
-    let info = std::fs::read_to_string(info).unwrap_or_default();
+    let info = match std::fs::read_to_string(info) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+        info => info.unwrap_or_default(),
+    };
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
     flags.is_none_or(|flags| OFlag::from_bits_retain(flags).intersection(OFlag::O_ACCMODE) != OFlag::O_RDONLY)
