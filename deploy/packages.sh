@@ -18,7 +18,11 @@ DEMO=(
   cpio openssl iproute2 jq procps tini
   btrfs-progs restic util-linux mount
 )
-TEST=("${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates fdisk e2fsprogs libcap2-bin)
+# debootstrap, systemd-container, openssh-client: the hosts of tests/shell/bed.sh.
+TEST=(
+  "${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates fdisk e2fsprogs libcap2-bin
+  debootstrap systemd-container openssh-client
+)
 
 usage="usage: packages.sh [build] [demo] [test]"
 [[ $# -gt 0 ]] || fail "$usage"
