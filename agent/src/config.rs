@@ -125,7 +125,7 @@ impl AgentConfig {
         load(path, Self::check)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         for (key, file) in [
             ("ca", &self.tls.ca),
             ("certificate", &self.tls.certificate),

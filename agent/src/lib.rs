@@ -6,6 +6,8 @@ pub mod check;
 pub mod command;
 pub mod config;
 pub mod executor;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hypervisor;
 pub mod inventory;
 pub mod journal;

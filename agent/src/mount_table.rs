@@ -53,7 +53,7 @@ pub(crate) fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.path == path)
 }
 
-fn parse_mounts(text: &str) -> Vec<Mount> {
+pub(crate) fn parse_mounts(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_mount).collect()
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn parse_device(text: &str) -> Option<u64> {
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn parse_swaps(text: &str) -> Vec<PathBuf> {
+pub(crate) fn parse_swaps(text: &str) -> Vec<PathBuf> {
     let lines = text.lines().skip(1);
     let paths = lines.filter_map(|line| line.split_whitespace().next());
     paths.map(|path| PathBuf::from(unescape(path))).collect()

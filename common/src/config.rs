@@ -45,7 +45,19 @@ pub fn load<T: DeserializeOwned>(
         path: path.to_owned(),
         source,
     })?;
-    let config: T = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+    parse(path, &text, check)
+}
+
+/// The same of `text`, which `path` holds.
+///
+/// # Errors
+/// When it is not this TOML, or `check` refuses it.
+pub fn parse<T: DeserializeOwned>(
+    path: &Path,
+    text: &str,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<T, ConfigError> {
+    let config: T = toml::from_str(text).map_err(|source| ConfigError::Parse {
         path: path.to_owned(),
         problem: Box::new(source),
     })?;

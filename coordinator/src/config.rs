@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_common::DEFAULT_PORT;
-use hostler_common::config::{ConfigError, load};
+use hostler_common::config::{ConfigError, load, parse};
 use hostler_common::id::PoolName;
 use hostler_common::telemetry::LogFormat;
 use hostler_common::units::duration_text;
@@ -123,6 +123,14 @@ impl Config {
     /// With the file and what is wrong in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         load(path, Self::check)
+    }
+
+    /// The same of `text`, which `path` holds.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        parse(path, text, Self::check)
     }
 
     fn check(&self) -> Result<(), String> {

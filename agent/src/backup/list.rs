@@ -26,7 +26,7 @@ pub(super) fn list(inner: &Inner) -> Result<Vec<Backup>, String> {
 }
 
 /// The newest of `backups`, which are oldest first, as many as one answer holds.
-fn newest(mut backups: Vec<Backup>) -> Vec<Backup> {
+pub(super) fn newest(mut backups: Vec<Backup>) -> Vec<Backup> {
     let mut room = ANSWER_AT_MOST;
     let fit = backups.iter().rev().take_while(|backup| {
         // Its tag and its length in the answer take at most eight bytes more.
@@ -38,7 +38,7 @@ fn newest(mut backups: Vec<Backup>) -> Vec<Backup> {
     backups.split_off(beyond)
 }
 
-fn listed(backup: Snapshot) -> Backup {
+pub(super) fn listed(backup: Snapshot) -> Backup {
     let count = Count::of(&backup).unwrap_or_default();
     let bounded = |text: &str| text.chars().take(TEXT_AT_MOST).collect();
     Backup {

@@ -18,6 +18,8 @@
 mod count;
 mod create;
 mod delete;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod list;
 mod marks;
 mod named;

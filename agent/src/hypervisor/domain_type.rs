@@ -91,7 +91,7 @@ impl Kvm {
     }
 }
 
-fn virtualises(cpuinfo: &str) -> bool {
+pub(super) fn virtualises(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
         .filter(|line| line.starts_with("flags"))

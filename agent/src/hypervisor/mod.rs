@@ -5,6 +5,8 @@
 
 mod domain_type;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod guest;
 mod host;
 mod probe;

@@ -3,6 +3,8 @@
 //!
 //! Every list is in a fixed order, so that two inventories differ only when the host does.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod gpu;
 mod gpu_name;
 mod pci_ids;

@@ -39,7 +39,7 @@ impl DomainState {
     }
 }
 
-fn has_disk(xml: &str, file: &Path) -> bool {
+pub(super) fn has_disk(xml: &str, file: &Path) -> bool {
     let Ok(document) = roxmltree::Document::parse(xml) else {
         return false;
     };

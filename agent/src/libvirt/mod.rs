@@ -7,6 +7,8 @@
 mod domain;
 pub mod events;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod network;
 mod node_device;
 mod pool;

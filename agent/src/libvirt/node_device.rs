@@ -23,7 +23,7 @@ pub struct PciDevice {
 }
 
 impl PciDevice {
-    fn parse(xml: &str) -> Option<Self> {
+    pub(super) fn parse(xml: &str) -> Option<Self> {
         let document = roxmltree::Document::parse(xml).ok()?;
         let named = |name| move |node: &roxmltree::Node<'_, '_>| node.has_tag_name(name);
         let pci = document

@@ -21,7 +21,7 @@ pub struct VolumeSeen {
 }
 
 impl VolumeSeen {
-    fn parse(xml: &str) -> Option<Self> {
+    pub(super) fn parse(xml: &str) -> Option<Self> {
         let document = roxmltree::Document::parse(xml).ok()?;
         let root = document.root_element();
         let child = |parent: roxmltree::Node<'_, '_>, name: &str| {

@@ -6,6 +6,8 @@
 mod block;
 pub mod btrfs;
 pub mod change;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 #[cfg(feature = "memory-pool")]
 pub mod memory;
 pub mod owned;

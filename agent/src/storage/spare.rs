@@ -185,9 +185,8 @@ impl SpareChecks {
         if output.stdout.trim().is_empty() {
             return Ok(Vec::new());
         }
-        let read: Result<Signatures, _> = serde_json::from_str(&output.stdout);
-        let read = read.map_err(|error| format!("{shown}: cannot read what wipefs prints: {error}"))?;
-        Ok(read.signatures)
+        read_signatures(&output.stdout)
+            .map_err(|error| format!("{shown}: cannot read what wipefs prints: {error}"))
     }
 
     /// Clears one signature. The caller knows that it is its own.
@@ -265,8 +264,13 @@ fn open_alone(name: &Path) -> io::Result<File> {
         .open(name)
 }
 
+/// What `wipefs --json` prints.
+pub(super) fn read_signatures(text: &str) -> serde_json::Result<Vec<Signature>> {
+    serde_json::from_str(text).map(|read: Signatures| read.signatures)
+}
+
 /// What `blkid -p -o export` found, for people. A partition is told apart from what is in it.
-fn found(export: &str) -> Option<String> {
+pub(super) fn found(export: &str) -> Option<String> {
     let value = |key: &str| {
         let mut pairs = export.lines().filter_map(|line| line.split_once('='));
         pairs.find(|(name, _)| *name == key).map(|(_, value)| value)

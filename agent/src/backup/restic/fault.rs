@@ -170,15 +170,15 @@ impl From<ResticFault> for StepError {
 }
 
 /// Where a fault happened, for its sentence.
-pub(super) struct Place<'a> {
-    pub(super) repository: &'a str,
-    pub(super) password_file: &'a PathBuf,
-    pub(super) what: &'static str,
+pub(in super::super) struct Place<'a> {
+    pub(in super::super) repository: &'a str,
+    pub(in super::super) password_file: &'a PathBuf,
+    pub(in super::super) what: &'static str,
 }
 
 impl Place<'_> {
     /// What the end of a call means that was not good.
-    pub(super) fn fault(&self, output: &Output) -> ResticFault {
+    pub(in super::super) fn fault(&self, output: &Output) -> ResticFault {
         let repository = self.repository.to_owned();
         let stderr = &output.stderr;
         let has = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
@@ -222,7 +222,7 @@ impl Place<'_> {
 }
 
 /// The snapshots that `restic snapshots` passed over, since they are damaged. It ends well all the same.
-pub(super) fn passed_over(stderr: &str) -> Option<String> {
+pub(in super::super) fn passed_over(stderr: &str) -> Option<String> {
     let damaged = |line: &&str| {
         line.starts_with("could not load snapshot") && ROTTEN.iter().any(|word| line.contains(word))
     };

@@ -366,7 +366,7 @@ impl Repository {
     }
 }
 
-fn unread(stderr: &str) -> Option<String> {
+pub(in super::super) fn unread(stderr: &str) -> Option<String> {
     let names: Vec<String> = stderr
         .lines()
         .filter_map(|line| serde_json::from_str::<Unread>(line).ok())

@@ -5,6 +5,8 @@
 //! the base image nor a disk of our domain.
 
 mod domain;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzed;
 mod overlay;
 mod preflight;
 mod readiness;

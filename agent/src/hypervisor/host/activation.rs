@@ -144,7 +144,7 @@ fn compose(docker: &Program, file: &AbsolutePath, verb: &[&str]) -> Command {
 }
 
 /// systemd(1), "Units": reloading and refreshing are active too.
-fn unit_state(unit: &str, state: &str) -> ActivationState {
+pub(super) fn unit_state(unit: &str, state: &str) -> ActivationState {
     match state {
         "active" | "reloading" | "refreshing" => ActivationState::Active,
         "inactive" | "failed" => ActivationState::Inactive,
@@ -154,7 +154,7 @@ fn unit_state(unit: &str, state: &str) -> ActivationState {
     }
 }
 
-fn compose_state(services: &str, running: &str) -> ActivationState {
+pub(super) fn compose_state(services: &str, running: &str) -> ActivationState {
     let running: Vec<_> = running.lines().collect();
     let missing: Vec<_> = services
         .lines()

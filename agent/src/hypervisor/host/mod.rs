@@ -5,6 +5,8 @@
 
 mod activation;
 mod drain;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzed;
 mod object;
 mod preflight;
 mod readiness;

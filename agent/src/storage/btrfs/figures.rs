@@ -201,7 +201,7 @@ fn most_demanding(profiles: &[(Profile, Bytes)]) -> Option<Profile> {
     found.map(|(profile, _)| *profile)
 }
 
-fn parse_profile(name: &str) -> Option<Profile> {
+pub(super) fn parse_profile(name: &str) -> Option<Profile> {
     Some(match name {
         "single" => Profile::Single,
         "dup" => Profile::Dup,
@@ -216,7 +216,7 @@ fn parse_profile(name: &str) -> Option<Profile> {
     })
 }
 
-fn parse_lost_writes(text: &str) -> u64 {
+pub(super) fn parse_lost_writes(text: &str) -> u64 {
     let counts = text.lines().filter_map(|line| {
         let (name, count) = line.split_once(' ')?;
         ["write_errs", "flush_errs"]
@@ -226,7 +226,7 @@ fn parse_lost_writes(text: &str) -> u64 {
     counts.sum()
 }
 
-fn parse_exclusive(text: &str) -> Exclusive {
+pub(super) fn parse_exclusive(text: &str) -> Exclusive {
     match text.trim() {
         "none" => Exclusive::Nothing,
         "device remove" => Exclusive::Remove,

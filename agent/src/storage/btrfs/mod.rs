@@ -8,6 +8,8 @@ mod add;
 mod beyond;
 mod exclusive;
 mod figures;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzed;
 mod long;
 mod members;
 mod mount;
