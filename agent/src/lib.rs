@@ -6,6 +6,7 @@ pub mod check;
 pub mod command;
 pub mod config;
 pub mod executor;
+pub mod failpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod hypervisor;

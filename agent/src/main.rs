@@ -9,12 +9,12 @@ use clap::Parser;
 use hostler_agent::config::AgentConfig;
 use hostler_agent::wiring::{Agent, BLOCKING_THREADS, Parts};
 use hostler_agent::{check, service_manager};
-use hostler_common::{shutdown, telemetry};
+use hostler_common::{failpoint, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
 /// Reports what this host has to the coordinator, and does libvirt and storage work on it.
 #[derive(Debug, Parser)]
-#[command(name = "hostler-agent", version)]
+#[command(name = "hostler-agent", version = hostler_common::BUILD)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
 fn whole(arguments: &Arguments) -> anyhow::Result<()> {
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);
+    failpoint::announce();
     // Two providers in one process would make rustls panic at the first connection.
     if rustls::crypto::ring::default_provider()
         .install_default()

@@ -8,6 +8,7 @@ pub mod api;
 pub mod config;
 pub mod dispatch;
 pub mod enroll;
+pub mod failpoint;
 pub mod liveness;
 pub mod operation;
 pub mod registry;

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hostler_coordinator::config::Config;
-use hostler_coordinator::wiring;
-use sd_notify::NotifyState;
+use hostler_coordinator::{service_manager, wiring};
 
 /// Keeps the state of a fleet of libvirt hypervisor hosts, answers gRPC clients and hands operations to agents.
 ///
@@ -16,7 +15,7 @@ use sd_notify::NotifyState;
 ///
 /// Example: hostler-coordinator --config /etc/hostler/coordinator.toml
 #[derive(Debug, Parser)]
-#[command(name = "hostler-coordinator", version)]
+#[command(name = "hostler-coordinator", version = hostler_common::BUILD)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "PATH", default_value = "/etc/hostler/coordinator.toml")]
@@ -46,6 +45,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     hostler_common::telemetry::start(config.log);
+    hostler_common::failpoint::announce();
     if arguments.check {
         let credentials = wiring::credentials(&config)?;
         tracing::info!(
@@ -64,11 +64,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let shutdown = hostler_common::shutdown::on_signals()?;
-    let running = wiring::start(config, shutdown).await?;
-    // Outside systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = running.run().await;
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let running = wiring::start(config, shutdown.clone()).await?;
+    let telling = service_manager::tell(running.vital(), shutdown, config.drain_timeout);
+    // Cancel-safe: telling never ends, and is given up with the process.
+    let ended = tokio::select! {
+        ended = running.run() => ended,
+        never = telling => match never {},
+    };
     tracing::info!("ended");
     ended
 }

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::run::{Accepted, Lease};
 use super::state::{Ending, Outcome};
 use crate::blocking::Blocking;
-use crate::journal::log::OperationLog;
+use crate::failpoint;
+use crate::journal::log::{OperationLog, WriteError};
 use crate::journal::record::{self, Entry, Record};
 use crate::journal::state_dir::StateDir;
 
@@ -79,13 +80,14 @@ impl Journal {
             .files
             .run("writing the journal", DISK_DEADLINE, move || {
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut append =
+                    |entry: Entry| append(&mut log, entry).map_err(|error| Chain(&error).to_string());
                 if let Some(Lease { fence, token }) = took {
                     let recorded = state_dir.fences().record(&resource, fence);
                     recorded.map_err(|error| Chain(&error).to_string())?;
-                    let appended = log.append(Entry::Took { fence, token });
-                    appended.map_err(|error| Chain(&error).to_string())?;
+                    append(Entry::Took { fence, token })?;
                 }
-                log.append(entry).map_err(|error| Chain(&error).to_string())
+                append(entry)
             })
             .await;
         let cause = match written {
@@ -150,7 +152,15 @@ fn open(
     let mut log = state_dir
         .log(accepted.operation)
         .map_err(|error| unwritten(Chain(&error).to_string()))?;
-    log.append(entry)
-        .map_err(|error| unwritten(Chain(&error).to_string()))?;
+    append(&mut log, entry).map_err(|error| unwritten(Chain(&error).to_string()))?;
     Ok((records, log))
+}
+
+/// Blocks.
+fn append(log: &mut OperationLog, entry: Entry) -> Result<(), WriteError> {
+    let (before, after) = failpoint::around(&entry);
+    before.pass();
+    log.append(entry)?;
+    after.pass();
+    Ok(())
 }

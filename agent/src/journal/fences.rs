@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::read::sync_parent;
+use crate::failpoint::Point;
 
 /// Why the fences are not known or not durable.
 #[derive(Debug, Error)]
@@ -110,10 +111,12 @@ impl Fences {
         let mut fences = stored.clone();
         fences.insert(resource.clone(), fence);
         let fresh = Stored { version: 1, fences };
+        Point::FenceBefore.pass();
         replace(&self.path, &fresh).map_err(|source| FencesError::Write {
             path: self.path.clone(),
             source,
         })?;
+        Point::FenceAfter.pass();
         *stored = fresh.fences;
         Ok(())
     }
@@ -130,6 +133,7 @@ fn replace(path: &Path, stored: &Stored) -> io::Result<()> {
         .open(&fresh)?;
     file.write_all(&json)?;
     file.sync_all()?;
+    Point::FenceWritten.pass();
     fs::rename(&fresh, path)?;
     sync_parent(path)
 }

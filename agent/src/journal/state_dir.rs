@@ -16,6 +16,7 @@ use super::fences::{Fences, FencesError};
 use super::log::{OperationLog, WriteError};
 use super::read::{self, ReadError, sync_parent};
 use super::record::Record;
+use crate::failpoint::Point;
 
 /// Journals that are kept for a person, the newest. More would only fill the disk.
 const ASIDE_AT_MOST: usize = 20;
@@ -142,6 +143,7 @@ impl StateDir {
             path: self.journals.clone(),
             source,
         };
+        Point::StartBefore.pass();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.journals).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
@@ -161,6 +163,7 @@ impl StateDir {
         }
         found.sort_by_key(|found| found.operation);
         self.prune();
+        Point::StartAfter.pass();
         Ok(found)
     }
 
@@ -189,7 +192,9 @@ impl StateDir {
     /// When it is there and cannot be removed.
     pub fn remove(&self, operation: OperationId) -> io::Result<()> {
         let path = self.path(operation);
+        Point::RemoveBefore.pass();
         absent_is_fine(fs::remove_file(&path))?;
+        Point::RemoveAfter.pass();
         sync_parent(&path)
     }
 
@@ -203,7 +208,9 @@ impl StateDir {
             Aside::Abandoned => "log.abandoned",
             Aside::Damaged => "log.damaged",
         };
+        Point::AsideBefore.pass();
         absent_is_fine(fs::rename(&path, path.with_extension(suffix)))?;
+        Point::AsideAfter.pass();
         sync_parent(&path)?;
         self.prune();
         Ok(())

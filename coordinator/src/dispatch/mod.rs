@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::failpoint::Point;
 use crate::operation::locks::Lock;
 use crate::operation::record::OperationRecord;
 use crate::operation::state::{Operator, Phase};
@@ -64,10 +65,18 @@ fn tell_turn(registry: &Registry, sessions: &Sessions, resource: &ResourceName) 
     let Some(session) = sessions.of(&record.host) else {
         return;
     };
+    let offered = matches!(message, session_response::Message::Offer(_));
+    match offered {
+        true => Point::OfferBefore.pass(),
+        false => Point::CancelTell.pass(),
+    }
     // A full channel means a stuck network: it is told again.
     let _ = session.outbound.try_send(SessionResponse {
         message: Some(message),
     });
+    if offered {
+        Point::OfferAfter.pass();
+    }
 }
 
 /// What the agent should know of an operation whose turn it is; None when there is nothing.

@@ -14,6 +14,7 @@ use hostler_common::id::{HostName, HypervisorId, PoolName, ResourceName};
 use hostler_common::rpc::hostler::agent::v1 as agent;
 use serde::Serialize;
 
+use crate::failpoint::Point;
 use crate::registry::{HypervisorRecord, PoolRecord, Registry, Reported};
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Entry, Revision, Store, Transaction};
@@ -76,7 +77,9 @@ pub async fn accept(
         if round.transaction.writes.is_empty() {
             return Ok(round.accepted);
         }
+        Point::EnrollBefore.pass();
         if let Committed::At(revision) = store.commit(round.transaction).await? {
+            Point::EnrollAfter.pass();
             for resource in round.enrolled {
                 tracing::info!(%resource, %host, "enrolled");
             }

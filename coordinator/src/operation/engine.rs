@@ -15,6 +15,7 @@ use super::locks::{Lock, QUEUE_AT_MOST};
 use super::record::{Logs, OperationRecord, StoredRequest};
 use super::sentences;
 use super::state::{Effect, Event, IllegalTransition, Lease, Life, Limits, Operator, Phase, next};
+use crate::failpoint::{self, Point};
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction};
 
@@ -167,7 +168,12 @@ impl Engine {
             for (wish, entry) in wishes.iter().zip(self.store.get_many(keys).await?) {
                 outcomes.push(self.decide(wish, asker, entry, &mut transaction).await?);
             }
-            if transaction.writes.is_empty() || self.commit(transaction).await? {
+            if transaction.writes.is_empty() {
+                return Ok(outcomes);
+            }
+            Point::SubmitBefore.pass();
+            if self.commit(transaction).await? {
+                Point::SubmitAfter.pass();
                 return Ok(outcomes);
             }
         }
@@ -378,7 +384,10 @@ impl Engine {
                 put(&mut transaction, key, &lock, lock_modified);
             }
             put(&mut transaction, OperationRecord::key(id), &record, modified);
+            let (before, after) = failpoint::around(&event);
+            before.pass();
             if self.commit(transaction).await? {
+                after.pass();
                 return Ok(record);
             }
         }

@@ -15,6 +15,7 @@ use super::locks::Lock;
 use super::record::{Logs, OperationRecord, StoredRequest};
 use super::sentences;
 use super::state::{Effect, End, Event, Life, Operator, Phase, Proposal, next};
+use crate::failpoint::Point;
 use crate::store::{Compare, Revision, Transaction, json};
 
 /// A proposal by a client.
@@ -145,7 +146,10 @@ impl Engine {
         transaction
             .writes
             .push(json::put(OperationRecord::key(record.id), &record));
-        Ok(self.commit(transaction).await?.then_some(record))
+        Point::HoldBefore.pass();
+        let committed = self.commit(transaction).await?;
+        Point::HoldAfter.pass();
+        Ok(committed.then_some(record))
     }
 
     fn begin(

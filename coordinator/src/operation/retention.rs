@@ -10,8 +10,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::record::{OperationRecord, PREFIX};
 use super::state::End;
+use crate::failpoint::Point;
 use crate::store::json::{self, RecordError};
-use crate::store::{Compare, Order, Range, Store, Transaction, Write};
+use crate::store::{Committed, Compare, Order, Range, Store, Transaction, Write};
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(600);
@@ -83,7 +84,12 @@ pub async fn clean(store: &Store, retention: Retention, now: UnixMillis) -> Resu
             }
         }
         let count = transaction.writes.len();
-        if count > 0 && matches!(store.commit(transaction).await?, crate::store::Committed::At(_)) {
+        if count == 0 {
+            continue;
+        }
+        Point::RetentionBefore.pass();
+        if matches!(store.commit(transaction).await?, Committed::At(_)) {
+            Point::RetentionAfter.pass();
             removed += count;
         }
     }

@@ -17,6 +17,7 @@ use super::engine::{Engine, EngineError};
 use super::record::OperationRecord;
 use super::sentences;
 use super::state::Operator;
+use crate::failpoint::Point;
 use crate::registry::{Followed, Latest, Presence, Registry};
 
 /// One stream says how far the work is no more often.
@@ -101,6 +102,11 @@ impl Follower {
     async fn next(&mut self) -> Option<Result<News, EngineError>> {
         loop {
             if let Some(news) = self.queued.pop_front() {
+                match news.state {
+                    OperationState::Scheduled => Point::Scheduled.pass(),
+                    OperationState::Completed | OperationState::Failed => Point::EndTell.pass(),
+                    _ => {}
+                }
                 return Some(Ok(news));
             }
             let step = match self.state {
