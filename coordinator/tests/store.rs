@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use hostler_common::error::Chain;
 use hostler_common::operation::{Hold, Purpose, Request};
 use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_coordinator::operation::record::OperationRecord;
 use hostler_coordinator::operation::state::Operator;
 use hostler_coordinator::registry::HypervisorRecord;
+use hostler_coordinator::store::memory::{self, Act, Conductor, Keys};
 use hostler_coordinator::store::{
     Committed, Compare, Order, Range, Revision, Store, StoreError, Transaction, Write,
 };
@@ -46,10 +50,41 @@ async fn keys(store: &Store, range: Range) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_compare_that_does_not_hold_changes_nothing() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+/// Each law on each engine.
+macro_rules! laws {
+    ($($law:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $law() {
+                let dir = tempfile::TempDir::new().unwrap();
+                super::$law(super::Store::open(dir.path()).unwrap()).await;
+            })*
+        }
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $law() {
+                let (store, serving) = super::memory::open(&Default::default(), super::at_once());
+                let serving = tokio::spawn(serving);
+                super::$law(store).await;
+                serving.await.unwrap();
+            })*
+        }
+    };
+}
+
+laws!(
+    a_compare_that_does_not_hold_changes_nothing,
+    of_many_that_want_one_key_exactly_one_gets_it,
+    listings_keep_their_prefix_order_and_bounds,
+    a_watch_tells_each_transaction_whole_and_in_order_after_it_is_durable,
+    who_watches_too_slowly_is_told_so,
+);
+
+fn at_once() -> Conductor {
+    Arc::new(|_| Ok(Duration::ZERO))
+}
+
+async fn a_compare_that_does_not_hold_changes_nothing(store: Store) {
     let Committed::At(first) = store.commit(put("/a/1", "x", 0)).await.unwrap() else {
         panic!()
     };
@@ -68,10 +103,7 @@ async fn a_compare_that_does_not_hold_changes_nothing() {
     assert_eq!((entry.value.as_slice(), entry.modified), (b"x".as_slice(), first));
 }
 
-#[tokio::test]
-async fn of_many_that_want_one_key_exactly_one_gets_it() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+async fn of_many_that_want_one_key_exactly_one_gets_it(store: Store) {
     let tasks: Vec<_> = (0..100)
         .map(|n| {
             let store = store.clone();
@@ -85,10 +117,7 @@ async fn of_many_that_want_one_key_exactly_one_gets_it() {
     assert_eq!(won, 1);
 }
 
-#[tokio::test]
-async fn listings_keep_their_prefix_order_and_bounds() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+async fn listings_keep_their_prefix_order_and_bounds(store: Store) {
     for key in ["/a/1", "/a/2", "/a/3", "/aa/1", "/b/1", "/a"] {
         store.commit(put(key, "x", 0)).await.unwrap();
     }
@@ -110,10 +139,7 @@ async fn listings_keep_their_prefix_order_and_bounds() {
     );
 }
 
-#[tokio::test]
-async fn a_watch_tells_each_transaction_whole_and_in_order_after_it_is_durable() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+async fn a_watch_tells_each_transaction_whole_and_in_order_after_it_is_durable(store: Store) {
     let mut watch = store.watch();
     let mut expected = Vec::new();
     for n in 0..10 {
@@ -131,10 +157,7 @@ async fn a_watch_tells_each_transaction_whole_and_in_order_after_it_is_durable()
     }
 }
 
-#[tokio::test]
-async fn who_watches_too_slowly_is_told_so() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+async fn who_watches_too_slowly_is_told_so(store: Store) {
     let mut watch = store.watch();
     let commits: Vec<_> = (0..3000)
         .map(|n| {
@@ -224,4 +247,50 @@ fn records_of_the_first_format_are_still_read() {
     let lock: hostler_coordinator::operation::locks::Lock =
         serde_json::from_str(include_str!("frozen/lock-1.json")).unwrap();
     assert_eq!((lock.fence.0, lock.queue.len()), (4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_in_memory_leaves_a_commit_done_or_not_done_and_the_keys_stay() {
+    let keys = Keys::default();
+    for crash_after_the_write in [false, true] {
+        let conductor: Conductor = Arc::new(move |act| {
+            let lasts = match act {
+                Act::Write => !crash_after_the_write,
+                Act::Written(_) => crash_after_the_write,
+                Act::Read => false,
+            };
+            Ok(Duration::from_secs(if lasts { 3600 } else { 0 }))
+        });
+        let (store, serving) = memory::open(&keys, conductor);
+        let mut watch = store.watch();
+        let serving = tokio::spawn(serving);
+        let committing = tokio::spawn({
+            let store = store.clone();
+            async move { store.commit(put("/a/1", "x", 0)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        serving.abort();
+        assert!(matches!(committing.await.unwrap(), Err(StoreError::Closed)));
+        store.died().await;
+        drop(store);
+        assert_eq!(watch.next().await, Ok(None), "nobody heard of it");
+        assert_eq!(keys.get(&["/a/1".into()])[0].is_some(), crash_after_the_write);
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_memory_that_is_told_to_fail_changes_nothing() {
+    let keys = Keys::default();
+    let conductor: Conductor = Arc::new(|act| match act {
+        Act::Write => Err("no room".into()),
+        Act::Written(_) | Act::Read => Ok(Duration::ZERO),
+    });
+    let (store, serving) = memory::open(&keys, conductor);
+    tokio::spawn(serving);
+    let refused = store.commit(put("/a/1", "x", 0)).await.unwrap_err();
+    assert_eq!(
+        Chain(&refused).to_string(),
+        "the store in memory cannot commit: no room"
+    );
+    assert_eq!(store.get("/a/1").await.unwrap(), None);
 }

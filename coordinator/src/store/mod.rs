@@ -3,7 +3,9 @@
 //! Invariant: an answer to [`Store::commit`] is given only after the transaction is durable, and events
 //! are published after that, in the order of their revisions.
 
+mod handle;
 pub mod json;
+pub mod memory;
 mod sqlite;
 mod watch;
 
@@ -11,7 +13,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::sqlite::Store;
+pub use self::handle::Store;
 pub use self::watch::{Lagged, Watch};
 
 /// Counts commits. Every key remembers the revision that wrote it last.
@@ -160,6 +162,14 @@ pub enum StoreError {
         /// What was tried, as "commit".
         action: &'static str,
         /// Why, in SQLite's words and with the way out where there is one.
+        problem: String,
+    },
+    /// The engine in memory was told to fail.
+    #[error("the store in memory cannot {action}: {problem}")]
+    Memory {
+        /// What was tried, as "commit".
+        action: &'static str,
+        /// Why, as it was told.
         problem: String,
     },
     /// The process is ending, or a thread of the store has died, which ends the process.

@@ -3,33 +3,22 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::failure;
-use crate::store::{Entry, Order, Range, Revision, StoreError};
-
-/// A question, and where its answer goes.
-pub(super) enum Request {
-    Get {
-        keys: Vec<String>,
-        answer: oneshot::Sender<Result<Vec<Option<Entry>>, StoreError>>,
-    },
-    List {
-        range: Range,
-        answer: oneshot::Sender<Result<(Vec<Entry>, Revision), StoreError>>,
-    },
-}
+use crate::store::handle::ReadRequest;
+use crate::store::{Entry, Order, Range, Revision};
 
 /// Serves until every sender is dropped.
-pub(super) fn run(connection: &Connection, path: &Path, mut requests: mpsc::Receiver<Request>) {
+pub(super) fn run(connection: &Connection, path: &Path, mut requests: mpsc::Receiver<ReadRequest>) {
     let failed = |error| failure(path, "be read", &error);
     while let Some(request) = requests.blocking_recv() {
         // Who hung up needs no answer.
         match request {
-            Request::Get { keys, answer } => {
+            ReadRequest::Get { keys, answer } => {
                 let _ = answer.send(get(connection, &keys).map_err(failed));
             }
-            Request::List { range, answer } => {
+            ReadRequest::List { range, answer } => {
                 let _ = answer.send(list(connection, &range).map_err(failed));
             }
         }

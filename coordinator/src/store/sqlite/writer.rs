@@ -7,17 +7,12 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure;
+use crate::store::handle::WriteRequest;
 use crate::store::watch::Hub;
 use crate::store::{Committed, Event, Revision, StoreError, Transaction, Write};
 
 /// Transactions in one commit at most, so that the first of them does not wait for ever.
 const GROUP_AT_MOST: usize = 256;
-
-/// A transaction, and where its outcome goes.
-pub(super) struct Request {
-    pub(super) transaction: Transaction,
-    pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,
-}
 
 pub(super) struct Writer {
     connection: Connection,
@@ -41,7 +36,7 @@ impl Writer {
     }
 
     /// Serves until every sender is dropped.
-    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<WriteRequest>) {
         let mut group = Vec::with_capacity(GROUP_AT_MOST);
         while requests.blocking_recv_many(&mut group, GROUP_AT_MOST) > 0 {
             let (transactions, answers): (Vec<_>, Vec<_>) = group
