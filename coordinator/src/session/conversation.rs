@@ -13,8 +13,8 @@ use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
-use tokio_stream::StreamExt as _;
-use tonic::Streaming;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Status;
 
 use super::answers;
 use super::registry::SessionHandle;
@@ -68,7 +68,7 @@ impl Conversation {
         }
     }
 
-    pub(super) async fn run(mut self, inbound: Streaming<SessionRequest>) {
+    pub(super) async fn run(mut self, inbound: impl Stream<Item = Result<SessionRequest, Status>> + Unpin) {
         let (host, epoch) = (self.host.clone(), self.handle.epoch);
         tracing::info!(%host, from = %self.handle.from, version = %self.agent_version, "agent connected");
         let registry: Registry = self.context.registry.clone();
@@ -80,7 +80,10 @@ impl Conversation {
         tracing::info!(%host, why, "agent disconnected");
     }
 
-    async fn talk(&mut self, mut inbound: Streaming<SessionRequest>) -> &'static str {
+    async fn talk(
+        &mut self,
+        mut inbound: impl Stream<Item = Result<SessionRequest, Status>> + Unpin,
+    ) -> &'static str {
         let every = self.context.heartbeat;
         let mut heartbeat = interval_at(Instant::now() + every, every);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -138,6 +138,7 @@ async fn answers(session: &SessionHandle) -> bool {
     let answer = async { session.outbound.send(probe).await.is_ok() && heard.changed().await.is_ok() };
     tokio::select! {
         // Cancel-safe: both sides only wait.
+        biased;
         answered = tokio::time::timeout(PROBE_PATIENCE, answer) => answered.unwrap_or(false),
         () = session.end.cancelled() => false,
     }

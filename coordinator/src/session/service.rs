@@ -1,4 +1,5 @@
-//! The rpc that agents call: checks who opens a session, then hands it to its conversation.
+//! The rpc that agents call: checks who opens a session, then hands it to its conversation. What carries the
+//! messages is not known here: [`SessionService::open`] serves any stream of a host that is known for who it is.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -77,6 +78,26 @@ impl SessionService {
     pub fn new(context: SessionContext) -> Self {
         Self { context }
     }
+
+    /// Serves the stream of an agent whose certificate names `host`, coming from `from`. Answers with what goes to
+    /// the agent, which ends with the session, and with the future that serves it.
+    pub fn open<S>(
+        &self,
+        host: HostName,
+        from: String,
+        inbound: S,
+    ) -> (
+        ReceiverStream<SessionResponse>,
+        impl Future<Output = ()> + Send + use<S>,
+    )
+    where
+        S: Stream<Item = Result<SessionRequest, Status>> + Send + Unpin + 'static,
+    {
+        let (outbound, responses) = mpsc::channel(OUTBOUND_BOUND);
+        let context = self.context.clone();
+        let opening = Opening { context, host, from };
+        (ReceiverStream::new(responses), opening.serve(inbound, outbound))
+    }
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
@@ -94,16 +115,9 @@ impl AgentService for SessionService {
             // The role table has refused others already.
             return Err(Status::permission_denied("only agents open sessions"));
         };
-        let (outbound, responses) = mpsc::channel(OUTBOUND_BOUND);
-        let opening = Opening {
-            context: self.context.clone(),
-            host,
-            from: peer.address.to_string(),
-        };
-        self.context
-            .tasks
-            .spawn(opening.serve(request.into_inner(), outbound));
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses).map(Ok))))
+        let (responses, serving) = self.open(host, peer.address.to_string(), request.into_inner());
+        self.context.tasks.spawn(serving);
+        Ok(Response::new(Box::pin(responses.map(Ok))))
     }
 }
 
@@ -115,10 +129,14 @@ struct Opening {
 }
 
 impl Opening {
-    async fn serve(self, mut inbound: Streaming<SessionRequest>, outbound: mpsc::Sender<SessionResponse>) {
+    async fn serve<S>(self, mut inbound: S, outbound: mpsc::Sender<SessionResponse>)
+    where
+        S: Stream<Item = Result<SessionRequest, Status>> + Unpin,
+    {
         let shutdown = self.context.shutdown.clone();
         // Cancel-safe: at shutdown nothing of an unopened session is kept.
         let hello = tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             hello = tokio::time::timeout(HELLO_PATIENCE, inbound.next()) => hello,
         };
