@@ -48,6 +48,7 @@ impl Watcher {
             }
             // Cancel-safe: a broadcast receiver keeps what it has not yielded.
             let change = tokio::select! {
+                biased;
                 () = self.shutdown.cancelled() => return Err(status::ending()),
                 change = self.changes.recv() => change,
             };

@@ -32,9 +32,11 @@ async fn run(registry: Registry, sessions: Sessions) {
     repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Cancel-safe: a broadcast receiver keeps what it has not yielded, an interval its next tick.
+        // The tick first: it comes seldom, and no flood of changes keeps it back.
         let change = tokio::select! {
-            change = changes.recv() => change,
+            biased;
             _ = repeat.tick() => Ok(Change::Everything),
+            change = changes.recv() => change,
         };
         match change {
             Ok(Change::Hypervisor(id)) => tell_turn(&registry, &sessions, &(&id).into()),

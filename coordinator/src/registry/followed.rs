@@ -5,7 +5,7 @@
 //! Invariant: a follower that has seen an operation's end is told nothing of it again, and a record is never hidden by
 //! a measure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,10 +84,10 @@ impl Slot {
 
 /// Every slot.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slots(Arc<Mutex<HashMap<OperationId, watch::Sender<Slot>>>>);
+pub(super) struct Slots(Arc<Mutex<BTreeMap<OperationId, watch::Sender<Slot>>>>);
 
 impl Slots {
-    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, watch::Sender<Slot>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OperationId, watch::Sender<Slot>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -76,9 +76,10 @@ struct Held<T> {
 struct Fleet {
     hypervisors: BTreeMap<HypervisorId, Held<HypervisorRecord>>,
     pools: BTreeMap<PoolName, Held<PoolRecord>>,
-    locks: HashMap<ResourceName, Held<Lock>>,
+    /// Ordered, as the operations: the same history is told of in the same order.
+    locks: BTreeMap<ResourceName, Held<Lock>>,
     /// Those that have not ended.
-    operations: HashMap<OperationId, Held<Arc<OperationRecord>>>,
+    operations: BTreeMap<OperationId, Held<Arc<OperationRecord>>>,
     hosts: HashMap<HostName, HostLive>,
 }
 
