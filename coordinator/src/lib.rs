@@ -12,6 +12,8 @@ pub mod failpoint;
 pub mod liveness;
 pub mod operation;
 pub mod registry;
+pub mod service_manager;
 pub mod session;
 pub mod store;
+pub mod vital;
 pub mod wiring;

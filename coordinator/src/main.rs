@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use hostler_coordinator::config::Config;
 use hostler_coordinator::{service_manager, wiring};
 
@@ -23,6 +23,9 @@ struct Arguments {
     /// Check the configuration and the certificates, say what was found, and end.
     #[arg(long)]
     check: bool,
+    /// Write the manual page, for whoever builds a package.
+    #[arg(long, hide = true, exclusive = true)]
+    man_page: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.man_page {
+        let page = clap_mangen::Man::new(Arguments::command()).section("8");
+        return Ok(page.render(&mut std::io::stdout())?);
+    }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {

@@ -22,6 +22,7 @@ use crate::session::asks::Asks;
 use crate::session::registry::Sessions;
 use crate::session::service::{SessionContext, SessionService};
 use crate::store::Store;
+use crate::vital::Vital;
 use crate::{dispatch, liveness, registry};
 
 /// A coordinator that serves.
@@ -33,6 +34,7 @@ pub struct Running {
     connections: TaskTracker,
     drain: Duration,
     shutdown: CancellationToken,
+    vital: Vital,
 }
 
 /// The coordinator's own certificate.
@@ -98,7 +100,12 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     })?;
     let address = tcp.local_addr()?;
     let connections = TaskTracker::new();
-    let accepted = listener::spawn(tcp, tls, &connections, shutdown.clone());
+    let (accepted, accepting) = listener::spawn(tcp, tls, &connections, shutdown.clone());
+    let vital = Vital {
+        accepting,
+        registry: registry.clone(),
+        store: store.clone(),
+    };
     let services = Services {
         operations: Operations {
             engine: engine.clone(),
@@ -136,6 +143,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         connections,
         drain: config.drain_timeout,
         shutdown,
+        vital,
     })
 }
 
@@ -143,6 +151,11 @@ impl Running {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells whether it serves, also while it runs.
+    pub fn vital(&self) -> Vital {
+        self.vital.clone()
     }
 
     /// Until the shutdown token is cancelled and all has ended, at most the drain time after it.

@@ -18,7 +18,7 @@ use hostler_pki::identity::IdentityError;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -39,6 +39,9 @@ static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
 
 /// Connections that wait for the server to take them; it takes them at once.
 const READY_BOUND: usize = 64;
+
+/// Questions whether the loop turns: one asks, and asks again when it gave up waiting.
+const QUESTIONS_BOUND: usize = 2;
 
 /// Who is at the other end of a connection. Every request carries it.
 #[derive(Debug, Clone)]
@@ -119,23 +122,47 @@ enum Rejected {
     Identity(#[source] IdentityError),
 }
 
-/// Accepts and shakes hands until `shutdown`; yields what passed.
+/// Asks the loop that accepts connections whether it turns.
+#[derive(Debug, Clone)]
+pub struct Accepting(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Accepting {
+    /// Returns once the loop has come round: it is not stuck. Never, when it has ended.
+    pub async fn turned(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.0.send(answer).await.is_err() || answered.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Accepts and shakes hands until `shutdown`; yields what passed, and a way to ask whether it still accepts.
 pub fn spawn(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     tasks: &TaskTracker,
     shutdown: CancellationToken,
-) -> mpsc::Receiver<io::Result<Connection>> {
+) -> (mpsc::Receiver<io::Result<Connection>>, Accepting) {
     let (ready, connections) = mpsc::channel(READY_BOUND);
+    let (questions, asked) = mpsc::channel(QUESTIONS_BOUND);
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(HANDSHAKES_AT_MOST));
-    let accepting = accept(listener, acceptor, places, ready, tasks.clone(), shutdown.clone());
+    let accepting = accept(
+        listener,
+        asked,
+        acceptor,
+        places,
+        ready,
+        tasks.clone(),
+        shutdown.clone(),
+    );
     tasks.spawn(shutdown.run_until_cancelled_owned(accepting));
-    connections
+    (connections, Accepting(questions))
 }
 
 async fn accept(
     listener: TcpListener,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
     acceptor: TlsAcceptor,
     places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
@@ -147,7 +174,16 @@ async fn accept(
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let (tcp, address) = match listener.accept().await {
+        // Cancel-safe: a listener keeps who waits, a channel its questions.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(answer) = asked.recv() => {
+                // Who asked may have stopped waiting.
+                let _ = answer.send(());
+                continue;
+            }
+        };
+        let (tcp, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, say. Those that live go on; the kernel keeps who waits.
