@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use hostler_agent::config::AgentConfig;
 use hostler_agent::wiring::{Agent, BLOCKING_THREADS, Parts};
 use hostler_agent::{check, service_manager};
@@ -22,6 +22,9 @@ struct Arguments {
     /// Check the configuration, the credentials and the programs, print what is found, and end.
     #[arg(long)]
     check: bool,
+    /// Write the manual page, for whoever builds a package.
+    #[arg(long, hide = true, exclusive = true)]
+    man_page: bool,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,12 @@ fn main() -> ExitCode {
 }
 
 fn whole(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.man_page {
+        let page = clap_mangen::Man::new(Arguments::command()).section("8");
+        return page
+            .render(&mut std::io::stdout())
+            .context("cannot write the manual page");
+    }
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);
     failpoint::announce();

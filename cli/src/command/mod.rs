@@ -6,6 +6,7 @@ mod completions;
 mod follow;
 mod hypervisors;
 mod locks;
+mod man;
 mod operations;
 pub(crate) mod proxy;
 mod storage;
@@ -37,9 +38,11 @@ pub(crate) enum Command {
     Locks(locks::list::List),
     Proxy(proxy::Proxy),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
-/// What every command but `completions` needs.
+/// What every command but `completions` and `man` needs.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
@@ -68,5 +71,6 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> Resu
         Command::Locks(command) => command.run(&context()?).await,
         Command::Proxy(command) => command.run(&context()?).await,
         Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     }
 }

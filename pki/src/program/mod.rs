@@ -5,6 +5,7 @@
 
 mod init;
 mod issue;
+mod man;
 mod output;
 mod show;
 mod verify;
@@ -45,6 +46,9 @@ enum Command {
     Show(show::Arguments),
     /// Check certificates as a peer would: chain, time, use and identity
     Verify(verify::Arguments),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Whether what was asked for is so.
@@ -60,6 +64,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Issue(command) => issue::run(&command),
         Command::Show(arguments) => show::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match done {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
