@@ -254,7 +254,8 @@ impl Site {
     }
 }
 
-fn tls(files: &TlsFiles) -> String {
+/// The `[tls]` of a configuration.
+pub fn tls(files: &TlsFiles) -> String {
     format!(
         "[tls]\nca = '{}'\ncertificate = '{}'\nkey = '{}'\n",
         files.ca.display(),

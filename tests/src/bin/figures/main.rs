@@ -5,8 +5,12 @@
 //! error is a figure that could not be measured.
 
 mod create;
+mod first_step;
 mod list;
 mod memory;
+mod nothing;
+mod operations;
+mod served;
 mod storage;
 mod table;
 
@@ -14,9 +18,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
+use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage";
+const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage | operations DISK | first-step";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,24 +41,26 @@ fn main() -> anyhow::Result<()> {
         ["list", address, pki] => {
             runtime.block_on(async { list::of_one_host(channel(address, pki.as_ref())?).await })?;
             // The simulated fleet is in this process, so it gets the threads that a coordinator has.
-            let simulated = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            simulated.block_on(list::of_a_thousand())
+            two_threads()?.block_on(list::of_a_thousand())
         }
         ["create", address, pki, libvirt_dir] => runtime
             .block_on(async { create::measure(channel(address, pki.as_ref())?, libvirt_dir.as_ref()).await }),
         ["storage"] => {
             // What is done by hand blocks its thread; the connection lives on the others meanwhile.
-            let beside = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            beside.block_on(storage::measure())
+            two_threads()?.block_on(storage::measure())
         }
+        // The clients and the agents are in this process: both threads are theirs.
+        ["operations", disk] => two_threads()?.block_on(operations::measure(disk)),
+        ["first-step"] => first_step::measure(),
         _ => bail!(USAGE),
     }
+}
+
+fn two_threads() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
 }
 
 /// A channel with the operator's certificate of the demo. It connects at the first call.
