@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::origin;
+
 /// The longest id, in bytes.
 pub const MAX_ID_LEN: usize = 128;
 
@@ -172,7 +174,7 @@ pub struct OperationId(Uuid);
 impl OperationId {
     /// A new id, later than every id that this process made before.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self(origin::uuid_v7())
     }
 }
 
@@ -227,7 +229,7 @@ pub struct ProcessToken(String);
 impl ProcessToken {
     /// A new random token (122 bits).
     pub fn generate() -> Self {
-        Self(Uuid::new_v4().to_string())
+        Self(origin::uuid_v4().to_string())
     }
 
     /// The text.

@@ -9,6 +9,7 @@ pub mod failpoint;
 pub mod id;
 pub mod measure;
 pub mod operation;
+pub mod origin;
 pub mod retry;
 pub mod rpc;
 pub mod shutdown;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
+use crate::origin;
+
 /// Waits that double from `first` to `longest`, each spread by half either way, without end.
 #[derive(Debug)]
 pub struct Waits(ExponentialBackoff);
@@ -16,7 +18,8 @@ impl Waits {
             initial_interval: first,
             max_interval: longest,
             multiplier: 2.0,
-            randomization_factor: 0.5,
+            // The spread is ours: a simulation seeds it.
+            randomization_factor: 0.0,
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
@@ -27,7 +30,8 @@ impl Waits {
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         // None comes only from max_elapsed_time, which is off.
-        self.0.next_backoff().unwrap_or(self.0.max_interval)
+        let middle = self.0.next_backoff().unwrap_or(self.0.max_interval);
+        middle.mul_f64(0.5 + origin::fraction())
     }
 
     /// Begins again with the first wait.

@@ -1,7 +1,7 @@
 //! Quantities with their units, and the wall clock as it is stored and sent.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -16,8 +16,7 @@ pub struct UnixMillis(pub i64);
 impl UnixMillis {
     /// Now.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Self(crate::origin::wall_clock())
     }
 
     /// Later by `by`.
