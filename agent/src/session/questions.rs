@@ -40,11 +40,8 @@ pub(super) struct Open {
 }
 
 impl Questions {
-    pub(super) fn new(answerer: Answerer) -> Self {
-        Self {
-            answerer,
-            blocking: Blocking::new(PLACES),
-        }
+    pub(super) fn new(answerer: Answerer, blocking: Blocking) -> Self {
+        Self { answerer, blocking }
     }
 
     /// For a session that begins.
@@ -124,7 +121,7 @@ mod tests {
             let _ = hang.lock().unwrap().recv();
             Err("released".to_owned())
         });
-        let mut open = Questions::new(answerer).open();
+        let mut open = Questions::new(answerer, Blocking::new(PLACES)).open();
         let taken = open.take(Ask {
             request_id: 7,
             pool: "default".to_owned(),

@@ -78,14 +78,26 @@ pub fn spawn(
     deadline: Duration,
     stop: CancellationToken,
 ) -> Reporter {
+    // One place: while a look hangs, another would hang beside it.
+    spawn_in(tasks, Blocking::new(1), observe, unseen, deadline, stop)
+}
+
+/// The same, with a place of the caller's for the looks.
+pub fn spawn_in(
+    tasks: &mut JoinSet<()>,
+    blocking: Blocking,
+    observe: Observe,
+    unseen: HostReport,
+    deadline: Duration,
+    stop: CancellationToken,
+) -> Reporter {
     let shared = Arc::new(Shared::default());
     let (results, latest) = watch::channel(Observation::default());
     let task = ReporterTask {
         observe,
         unseen,
         deadline,
-        // One place: while a look hangs, another would hang beside it.
-        blocking: Blocking::new(1),
+        blocking,
         shared: Arc::clone(&shared),
         results,
     };
@@ -116,6 +128,7 @@ impl ReporterTask {
             // Cancel-safe: a look that is left goes on by itself on its thread. libvirt may hang for longer than
             // anyone waits for the end of this process.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.look(look, &mut failing) => {}
             }
@@ -124,6 +137,7 @@ impl ReporterTask {
             }
             // Cancel-safe: a Notify keeps one permit for whoever waits next; the rest only waits.
             wish = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.shared.wanted.notified() => Look::Whole,
                 () = self.shared.changed.notified() => Look::Quick,
@@ -133,6 +147,7 @@ impl ReporterTask {
                 let settled = (Instant::now() + DEBOUNCE).max(began + PAUSE);
                 // Cancel-safe: as above.
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = self.shared.wanted.notified() => wish = Look::Whole,
                     () = tokio::time::sleep_until(settled) => {}
