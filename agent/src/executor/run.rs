@@ -146,6 +146,7 @@ impl Run {
         let planning = planning::plan(&self.executor.plans, &self.executor.steps, job, Past::of(records));
         // Cancel-safe: planning that is left goes on by itself on its thread, and changes nothing.
         let planned = tokio::select! {
+            biased;
             () = self.halt.cancelled() => return Ok(()),
             planned = planning => planned,
         };

@@ -90,6 +90,7 @@ impl Call<'_> {
             });
             // Cancel-safe: all arms only wait.
             tokio::select! {
+                biased;
                 () = halt.cancelled() => return Tried::Halted,
                 by = cancel.heard() => return Tried::Cancelled(StepError::cancelled(&by).to_string()),
                 () = tokio::time::sleep(waits.next_wait()) => {}

@@ -7,33 +7,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceClient;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
 use hostler_common::rpc::hostler::agent::v1::{
     Ask, HostReport, ReportAnswer, SessionRequest, SessionResponse, Welcome,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tokio_stream::StreamExt as _;
 
 use super::desk::Desk;
-use super::dial::Trouble;
+use super::dial::{self, Dial, Link, Trouble};
 use super::messages;
 use super::pulse::BEAT;
 use super::questions::Open;
 use super::report::Observation;
 use super::task::SessionTask;
 
-/// Messages handed to the transport and not yet on the wire. Small: what waits here cannot be reordered, and
-/// HTTP/2 has a window of its own.
-const OUT_BOUND: usize = 8;
 /// Messages of ours that wait for the transport; beyond it operations keep their lines to themselves. One line
 /// each of the operations that may run.
 const QUEUE_BOUND: usize = super::desk::RUNNING_BOUND;
-/// From the call to Welcome or Refused.
-const WELCOME_DEADLINE: Duration = Duration::from_secs(15);
 /// Silences that make the coordinator dead, in heartbeat intervals.
 const SILENCES: u32 = 3;
 /// From a proposal to its answer. It bounds what may wait for one, too: a coordinator that keeps the stream alive
@@ -53,71 +45,31 @@ pub(super) enum Gone {
     After(Duration, Trouble),
 }
 
-/// A stream that is open, before it is welcome.
-pub(super) struct Stream {
-    out: mpsc::Sender<SessionRequest>,
-    answers: Streaming<SessionResponse>,
+/// A link whose Hello was answered by Welcome.
+pub(super) struct Welcomed {
+    link: Link,
     welcome: Welcome,
 }
 
-/// Opens the stream and says hello.
-pub(super) async fn open(channel: Channel, hello: SessionRequest) -> Result<Stream, Trouble> {
-    let (out, requests) = mpsc::channel(OUT_BOUND);
-    // There is room: the channel is new.
-    let _ = out.try_send(hello);
-    let opening = async {
-        let mut answers = AgentServiceClient::new(channel)
-            .session(ReceiverStream::new(requests))
-            .await
-            .map_err(|status| trouble(&status))?
-            .into_inner();
-        match answers.message().await.map_err(|status| trouble(&status))? {
-            Some(SessionResponse {
-                message: Some(Message::Welcome(welcome)),
-            }) => Ok(Stream {
-                out,
-                answers,
-                welcome,
-            }),
-            Some(SessionResponse {
-                message: Some(Message::Refused(refused)),
-            }) => Err(Trouble::Person(format!(
-                "the coordinator refused the session: {}",
-                refused.reason
-            ))),
-            Some(_) => Err(Trouble::Person(
-                "the coordinator answered Hello with something else; its version may not fit this agent's"
-                    .to_owned(),
-            )),
-            None => Err(Trouble::Passing(
-                "the coordinator ended the session at once".to_owned(),
-            )),
-        }
-    };
-    tokio::time::timeout(WELCOME_DEADLINE, opening)
+/// Dials and says hello.
+pub(super) async fn open(dial: &Dial, hello: SessionRequest) -> Result<Welcomed, Trouble> {
+    let mut link = dial(hello).await?;
+    let answer = tokio::time::timeout(dial::WELCOME_DEADLINE, link.answers.next())
         .await
-        .unwrap_or_else(|_| {
-            Err(Trouble::Passing(format!(
-                "the coordinator did not answer Hello within {} s",
-                WELCOME_DEADLINE.as_secs()
-            )))
-        })
-}
-
-fn trouble(status: &Status) -> Trouble {
-    match hostler_pki::explain(status) {
-        Some(explained) if explained.about == hostler_pki::About::Certificate => {
-            return Trouble::Person(explained.words);
-        }
-        Some(explained) => return Trouble::Passing(explained.words),
-        None => {}
-    }
-    let line = format!("the coordinator ended the session: {}", status.message());
-    match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => {
-            Trouble::Person(line)
-        }
-        _ => Trouble::Passing(line),
+        .map_err(|_| dial::unanswered())?;
+    match answer.transpose()?.map(|answer| answer.message) {
+        Some(Some(Message::Welcome(welcome))) => Ok(Welcomed { link, welcome }),
+        Some(Some(Message::Refused(refused))) => Err(Trouble::Person(format!(
+            "the coordinator refused the session: {}",
+            refused.reason
+        ))),
+        Some(_) => Err(Trouble::Person(
+            "the coordinator answered Hello with something else; its version may not fit this agent's"
+                .to_owned(),
+        )),
+        None => Err(Trouble::Passing(
+            "the coordinator ended the session at once".to_owned(),
+        )),
     }
 }
 
@@ -142,13 +94,10 @@ struct Live {
 }
 
 impl SessionTask {
-    /// Carries `stream` until it ends or the process does.
-    pub(super) async fn live(&mut self, stream: Stream) -> Gone {
-        let Stream {
-            out,
-            mut answers,
-            welcome,
-        } = stream;
+    /// Carries the session until it ends or the process does.
+    pub(super) async fn live(&mut self, welcomed: Welcomed) -> Gone {
+        let Welcomed { link, welcome } = welcomed;
+        let Link { out, mut answers } = link;
         let up = Instant::now();
         let interval = welcome
             .heartbeat_interval_ms
@@ -180,21 +129,24 @@ impl SessionTask {
             let wake = due.into_iter().flatten().min().unwrap_or(now);
             // Cancel-safe, each: a token, a notification that keeps its permit, a stream, a join set and a watch
             // lose nothing when they are not the first; a permit that was not used goes back.
+            // What this side has to say comes before what it hears, so that a flood of messages keeps nothing back;
+            // what is due is asked for in each round.
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return Gone::Stopping,
-                answer = answers.message() => match answer {
-                    Ok(Some(answer)) => live.heard(&mut self.desk, answer),
-                    Ok(None) => return Gone::After(up.elapsed(), Trouble::Passing("the coordinator ended the session".to_owned())),
-                    Err(status) => return Gone::After(up.elapsed(), trouble(&status)),
-                },
+                Some(job) = self.jobs.join_next() => self.job_done(job),
+                // A reporter that is gone ends the process elsewhere; until then this waits for the clock.
+                Ok(()) = looks.changed() => live.report(&mut self.desk, &mut looks),
                 permit = out.reserve(), if !live.queue.is_empty() => match (permit, live.queue.pop_front()) {
                     (Ok(permit), Some(message)) => permit.send(message),
                     _ => return Gone::After(up.elapsed(), Trouble::Passing("the stream to the coordinator is closed".to_owned())),
                 },
                 Some(answer) = live.questions.next() => live.answer(answer),
-                Some(job) = self.jobs.join_next() => self.job_done(job),
-                // A reporter that is gone ends the process elsewhere; until then this waits for the clock.
-                Ok(()) = looks.changed() => live.report(&mut self.desk, &mut looks),
+                answer = answers.next() => match answer {
+                    Some(Ok(answer)) => live.heard(&mut self.desk, answer),
+                    None => return Gone::After(up.elapsed(), Trouble::Passing("the coordinator ended the session".to_owned())),
+                    Some(Err(trouble)) => return Gone::After(up.elapsed(), trouble),
+                },
                 () = self.executor.outbox.said() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }

@@ -46,6 +46,7 @@ impl Pulse {
         loop {
             // Cancel-safe: the future is pinned outside, a tick is only a time.
             tokio::select! {
+                biased;
                 result = &mut future => return result,
                 _ = beats.tick() => self.beat(),
             }

@@ -16,7 +16,7 @@ use super::dial::{Dial, Trouble};
 use super::held::Fate;
 use super::live::{self, Gone};
 use super::pulse::Pulse;
-use super::questions::{Answerer, Questions};
+use super::questions::{self, Answerer, Questions};
 use super::report::Reporter;
 use crate::executor::run::{Executor, RunEnd};
 
@@ -64,12 +64,13 @@ impl SessionTask {
         pulse: Pulse,
         stop: CancellationToken,
     ) -> Self {
+        let questions = Questions::new(answerer, executor.files.like(questions::PLACES));
         Self {
             desk,
             dial,
             executor,
             reporter,
-            questions: Questions::new(answerer),
+            questions,
             pulse,
             stop,
             jobs: JoinSet::new(),
@@ -110,6 +111,7 @@ impl SessionTask {
             pulse
                 .during(async {
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = tokio::time::sleep(wait) => {}
                     }
@@ -122,17 +124,15 @@ impl SessionTask {
     async fn session(&mut self) -> Gone {
         let hello = self.desk.hello();
         let (dial, stop, pulse) = (self.dial.clone(), self.stop.clone(), self.pulse.clone());
-        let opening = async {
-            let channel = dial().await?;
-            live::open(channel, hello).await
-        };
+        let opening = live::open(&dial, hello);
         // Cancel-safe: a stream that is given up while it opens was not used.
-        let stream = tokio::select! {
+        let welcomed = tokio::select! {
+            biased;
             () = stop.cancelled() => return Gone::Stopping,
-            stream = pulse.during(opening) => stream,
+            welcomed = pulse.during(opening) => welcomed,
         };
-        match stream {
-            Ok(stream) => self.live(stream).await,
+        match welcomed {
+            Ok(welcomed) => self.live(welcomed).await,
             Err(trouble) => Gone::Never(trouble),
         }
     }

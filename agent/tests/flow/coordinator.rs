@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_agent::session::dial::{Dial, Trouble};
+use hostler_agent::session::dial::{self, Dial, Trouble};
 use hostler_common::rpc::hostler::agent::v1::agent_service_server::{AgentService, AgentServiceServer};
 use hostler_common::rpc::hostler::agent::v1::session_request::Message as Request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message as Response;
@@ -69,10 +69,10 @@ pub(crate) fn start() -> (Coordinator, Dial) {
             .add_service(AgentServiceServer::new(Service(conversation)))
             .serve_with_incoming(ReceiverStream::new(connections)),
     );
-    let dial: Dial = Arc::new(move || {
+    let dial: Dial = Arc::new(move |hello| {
         let connect = connect.clone();
         Box::pin(async move {
-            Endpoint::from_static("http://coordinator")
+            let channel = Endpoint::from_static("http://coordinator")
                 .connect_with_connector(tower::service_fn(move |_: Uri| {
                     let connect = connect.clone();
                     async move {
@@ -82,7 +82,8 @@ pub(crate) fn start() -> (Coordinator, Dial) {
                     }
                 }))
                 .await
-                .map_err(|error| Trouble::Passing(error.to_string()))
+                .map_err(|error| Trouble::Passing(error.to_string()))?;
+            dial::over_channel(channel, hello).await
         })
     });
     let coordinator = Coordinator {
