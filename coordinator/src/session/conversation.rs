@@ -19,6 +19,7 @@ use tonic::Status;
 use super::answers;
 use super::registry::SessionHandle;
 use super::service::SessionContext;
+use crate::failpoint::Point;
 use crate::operation::engine::EngineError;
 use crate::operation::sentences::{self, ending};
 use crate::operation::state::{End, Event, IllegalTransition, Proposal};
@@ -128,10 +129,14 @@ impl Conversation {
             Some(Message::Report(report)) => self.report(report).await,
             Some(Message::Propose(propose)) => {
                 let answer = self.propose(propose).await?;
+                Point::ProposalAnswer.pass();
                 self.send(session_response::Message::ProposeAnswer(answer)).await
             }
             Some(Message::Finish(finish)) => match self.finish(finish).await? {
-                Some(answer) => self.send(session_response::Message::FinishAnswer(answer)).await,
+                Some(answer) => {
+                    Point::EndAnswer.pass();
+                    self.send(session_response::Message::FinishAnswer(answer)).await
+                }
                 None => Ok(()),
             },
             Some(Message::Measured(measured)) => {
@@ -156,6 +161,7 @@ impl Conversation {
                 self.context
                     .registry
                     .reported(&self.host, self.handle.epoch, accepted.reported);
+                Point::Reported.pass();
                 let answer = accepted.refused;
                 if answer == ReportAnswer::default() {
                     return Ok(());
