@@ -10,8 +10,9 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=deploy/lib/report.sh
 source "$here/lib/report.sh"
 
-# libvirt's headers for the agent; a C compiler and linker for SQLite and for rustc.
-BUILD=(libvirt-dev pkg-config gcc libc6-dev)
+# libvirt's headers for the agent; a C compiler and linker for SQLite and for rustc; what deploy/package.sh asks on which
+# libraries the packages depend.
+BUILD=(libvirt-dev pkg-config gcc libc6-dev dpkg-dev jq)
 # tini: libvirtd's orphans must be reaped where PID 1 does not do it (see lib/libvirt.sh).
 DEMO=(
   libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils iptables
@@ -21,7 +22,7 @@ DEMO=(
 # debootstrap, systemd-container, openssh-client: the hosts of tests/shell/bed.sh.
 TEST=(
   "${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates fdisk e2fsprogs libcap2-bin
-  debootstrap systemd-container openssh-client
+  debootstrap systemd-container openssh-client lintian
 )
 
 usage="usage: packages.sh [build] [demo] [test]"
