@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hostler_common::id::OperationId;
 use hostler_pki::Credentials;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,12 +17,13 @@ use crate::api::operations::Operations;
 use crate::api::serve::{self, Services};
 use crate::config::Config;
 use crate::operation::engine::Engine;
+use crate::operation::forsaken;
 use crate::operation::retention::{self, Retention};
 use crate::operation::state::Limits;
 use crate::session::asks::Asks;
 use crate::session::registry::Sessions;
 use crate::session::service::{SessionContext, SessionService};
-use crate::store::Store;
+use crate::store::{Revision, Store};
 use crate::vital::Vital;
 use crate::{dispatch, liveness, registry};
 
@@ -55,6 +57,27 @@ pub fn credentials(config: &Config) -> anyhow::Result<Credentials> {
     Ok(credentials)
 }
 
+/// A store that is taken for the newest.
+#[derive(Debug)]
+pub struct AcceptedLoss {
+    /// Its revision.
+    pub revision: Revision,
+    /// Operations that have ended, since nobody knows what became of them.
+    pub ended: Vec<OperationId>,
+}
+
+/// Takes the store as it is for the newest, though it was restored, or lost changes, or all of it.
+///
+/// # Errors
+/// When it is in use, damaged, or cannot be written.
+pub async fn accept_loss(config: &Config) -> anyhow::Result<AcceptedLoss> {
+    let (store, revision) = Store::accept_loss(&config.data_dir)?;
+    let mut background = JoinSet::new();
+    let registry = registry::spawn(store.clone(), None, &mut background).await?;
+    let ended = forsaken::end_all(&store, &registry).await?;
+    Ok(AcceptedLoss { revision, ended })
+}
+
 /// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
 ///
 /// # Errors
@@ -64,14 +87,12 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let tls = hostler_pki::server_config(&credentials)?;
     let store = Store::open(&config.data_dir)?;
     let operations = &config.operations;
-    let engine = Engine::new(
-        store.clone(),
-        Limits {
-            max_attempts: operations.max_attempts,
-        },
-    );
     let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), config.default_pool.clone(), &mut background).await?;
+    let limits = Limits {
+        max_attempts: operations.max_attempts,
+    };
+    let engine = Engine::new(store.clone(), registry.clone(), limits);
     let watched = store.clone();
     background.spawn(async move {
         watched.died().await;

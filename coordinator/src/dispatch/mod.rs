@@ -39,9 +39,9 @@ async fn run(registry: Registry, sessions: Sessions) {
             change = changes.recv() => change,
         };
         match change {
-            Ok(Change::Hypervisor(id)) => tell_turn(&registry, &sessions, &(&id).into()),
-            Ok(Change::Pool(name)) => tell_turn(&registry, &sessions, &(&name).into()),
             Ok(Change::Operation(resource)) => tell_turn(&registry, &sessions, &resource),
+            // A lock never changes without an operation on its resource, which tells of it.
+            Ok(Change::Hypervisor(_) | Change::Pool(_)) => {}
             Ok(Change::Host(host)) => {
                 for record in registry.turns().iter().filter(|record| record.host == host) {
                     tell_turn(&registry, &sessions, &record.resource);

@@ -12,17 +12,20 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::locks::{Lock, QUEUE_AT_MOST};
+use super::reading::{Held, Source};
 use super::record::{Logs, OperationRecord, StoredRequest};
 use super::sentences;
 use super::state::{Effect, Event, IllegalTransition, Lease, Life, Limits, Operator, Phase, next};
 use crate::failpoint::{self, Point};
+use crate::registry::Registry;
 use crate::store::json::{self, RecordError};
-use crate::store::{Committed, Compare, Entry, Revision, Store, StoreError, Transaction};
+use crate::store::{Committed, Compare, Revision, Store, StoreError, Transaction};
 
 /// Decides and commits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     pub(super) store: Store,
+    pub(super) registry: Registry,
     pub(super) limits: Limits,
 }
 
@@ -144,16 +147,14 @@ impl From<StoreError> for EngineError {
     }
 }
 
-/// A stored value, and the revision that its next write compares with.
-pub(super) struct Held<T> {
-    pub(super) value: T,
-    pub(super) modified: Revision,
-}
-
 impl Engine {
-    /// Commits to `store`.
-    pub fn new(store: Store, limits: Limits) -> Self {
-        Self { store, limits }
+    /// Commits to `store`, which `registry` follows.
+    pub fn new(store: Store, registry: Registry, limits: Limits) -> Self {
+        Self {
+            store,
+            registry,
+            limits,
+        }
     }
 
     /// Makes every wish durable in one commit, attaching to what runs already.
@@ -161,12 +162,20 @@ impl Engine {
     /// # Errors
     /// When the store fails; then nothing was accepted.
     pub async fn submit(&self, wishes: &[Wanted], asker: &Asker) -> Result<Vec<Submitted>, EngineError> {
+        let mut source = Source::Registry;
         loop {
-            let keys = wishes.iter().map(|wish| Lock::key(&wish.resource)).collect();
+            let locks = self
+                .locks(source, wishes.iter().map(|wish| &wish.resource))
+                .await?;
             let mut transaction = Transaction::default();
             let mut outcomes = Vec::with_capacity(wishes.len());
-            for (wish, entry) in wishes.iter().zip(self.store.get_many(keys).await?) {
-                outcomes.push(self.decide(wish, asker, entry, &mut transaction).await?);
+            for (wish, lock) in wishes.iter().zip(locks) {
+                outcomes.push(self.decide(wish, asker, lock, &mut transaction).await?);
+            }
+            let is_new = |outcome: &Submitted| matches!(outcome, Submitted::New(_));
+            if source == Source::Registry && !outcomes.iter().all(is_new) {
+                source = Source::Store;
+                continue;
             }
             if transaction.writes.is_empty() {
                 return Ok(outcomes);
@@ -176,6 +185,7 @@ impl Engine {
                 Point::SubmitAfter.pass();
                 return Ok(outcomes);
             }
+            source = Source::Store;
         }
     }
 
@@ -183,14 +193,14 @@ impl Engine {
         &self,
         wish: &Wanted,
         asker: &Asker,
-        entry: Option<Entry>,
+        lock: Held<Lock>,
         transaction: &mut Transaction,
     ) -> Result<Submitted, EngineError> {
         let resource = &wish.resource;
         let Held {
             value: mut lock,
             modified,
-        } = read_lock(resource, entry)?;
+        } = lock;
         if let Some(id) = lock.attention {
             return Ok(Submitted::Refused(sentences::attention(resource, id)));
         }
@@ -307,90 +317,118 @@ impl Engine {
         event: Event,
         tell: impl Fn(&mut OperationRecord, UnixMillis),
     ) -> Result<OperationRecord, EngineError> {
+        match self.try_change(Source::Registry, id, from, &event, &tell).await {
+            Ok(Some(record)) => return Ok(record),
+            // A commit that failed is not tried again.
+            Err(error @ EngineError::Record(_)) => return Err(error),
+            Ok(None) | Err(_) => {}
+        }
         loop {
-            let Held {
-                value: mut record,
-                modified,
-            } = self.operation(id).await?;
-            if let Some(host) = from.filter(|host| **host != record.host) {
-                tracing::warn!(operation = %id, owner = %record.host, sender = %host, "refused: foreign host");
-                return Err(EngineError::ForeignHost {
-                    id,
-                    host: record.host,
-                });
+            let outcome = self.try_change(Source::Store, id, from, &event, &tell).await;
+            if let Err(EngineError::ForeignHost { host: owner, .. }) = &outcome {
+                let sender = from.map_or("", HostName::as_str);
+                tracing::warn!(operation = %id, %owner, sender, "refused: foreign host");
             }
-            // Its token is known to whoever may look, so it alone must not let anybody act for the holder.
-            if from.is_some() && record.operator() == Operator::Client {
-                return Err(EngineError::NotForAgents {
-                    id,
-                    by: record.requested_by,
-                });
-            }
-            let key = Lock::key(&record.resource);
-            let Held {
-                value: mut lock,
-                modified: lock_modified,
-            } = read_lock(&record.resource, self.store.get(&key).await?)?;
-            if matches!(event, Event::Proposed(_)) && record.end().is_none() && lock.turn() != Some(id) {
-                return Err(EngineError::NotItsTurn {
-                    id,
-                    resource: record.resource,
-                });
-            }
-            let (life, effects) = next(
-                self.limits,
-                record.operator(),
-                lock.fence,
-                &record.life,
-                event.clone(),
-            )
-            .map_err(|source| EngineError::Illegal { id, source })?;
-            let repeated =
-                |effect: &Effect| matches!(effect, Effect::RecordCancel(_)) && record.cancel.is_some();
-            if effects.iter().any(repeated) {
-                return Ok(record);
-            }
-            let now = UnixMillis::now();
-            record.life = life;
-            if record.end().is_some() && record.ended_at.is_none() {
-                record.ended_at = Some(now);
-            }
-            if let Phase::Active(lease) = &record.life.phase {
-                record.fence = lease.fence;
-            }
-            tell(&mut record, now);
-            let mut transaction = Transaction::default();
-            let lock_before = lock.clone();
-            for effect in effects {
-                match effect {
-                    Effect::RaiseFence(fence) => lock.fence = fence,
-                    Effect::Release => lock.leave(id),
-                    Effect::EndHold => lock.attention = None,
-                    Effect::RecordCancel(by) => record.cancel = Some(by),
-                    Effect::HoldForAttention => {
-                        lock.leave(id);
-                        lock.attention = Some(id);
-                        self.bar_queue(&mut lock, id, &mut transaction).await?;
-                    }
-                }
-            }
-            // The lock first: who hears of the end finds the resource free.
-            if lock == lock_before {
-                transaction.compares.push(Compare {
-                    key,
-                    modified: lock_modified,
-                });
-            } else {
-                put(&mut transaction, key, &lock, lock_modified);
-            }
-            put(&mut transaction, OperationRecord::key(id), &record, modified);
-            let (before, after) = failpoint::around(&event);
-            before.pass();
-            if self.commit(transaction).await? {
-                after.pass();
+            if let Some(record) = outcome? {
                 return Ok(record);
             }
         }
+    }
+
+    /// Decides once, by what `source` says. None when it does not know, or something changed meanwhile.
+    async fn try_change(
+        &self,
+        source: Source,
+        id: OperationId,
+        from: Option<&HostName>,
+        event: &Event,
+        tell: &impl Fn(&mut OperationRecord, UnixMillis),
+    ) -> Result<Option<OperationRecord>, EngineError> {
+        let Some((record, lock)) = self.with_lock(source, id).await? else {
+            return Ok(None);
+        };
+        let Held {
+            value: mut record,
+            modified,
+        } = record;
+        if from.is_some_and(|host| *host != record.host) {
+            return Err(EngineError::ForeignHost {
+                id,
+                host: record.host,
+            });
+        }
+        // Its token is known to whoever may look, so it alone must not let anybody act for the holder.
+        if from.is_some() && record.operator() == Operator::Client {
+            return Err(EngineError::NotForAgents {
+                id,
+                by: record.requested_by,
+            });
+        }
+        let Held {
+            value: mut lock,
+            modified: lock_modified,
+        } = lock;
+        if matches!(event, Event::Proposed(_)) && record.end().is_none() && lock.turn() != Some(id) {
+            return Err(EngineError::NotItsTurn {
+                id,
+                resource: record.resource,
+            });
+        }
+        let (life, effects) = next(
+            self.limits,
+            record.operator(),
+            lock.fence,
+            &record.life,
+            event.clone(),
+        )
+        .map_err(|source| EngineError::Illegal { id, source })?;
+        let repeated = |effect: &Effect| matches!(effect, Effect::RecordCancel(_)) && record.cancel.is_some();
+        if effects.iter().any(repeated) {
+            // Nothing is committed, so that only the store may say so.
+            return Ok((source == Source::Store).then_some(record));
+        }
+        let now = UnixMillis::now();
+        record.life = life;
+        if record.end().is_some() && record.ended_at.is_none() {
+            record.ended_at = Some(now);
+        }
+        if let Phase::Active(lease) = &record.life.phase {
+            record.fence = lease.fence;
+        }
+        tell(&mut record, now);
+        let mut transaction = Transaction::default();
+        let lock_before = lock.clone();
+        for effect in effects {
+            match effect {
+                Effect::RaiseFence(fence) => lock.fence = fence,
+                Effect::Release => lock.leave(id),
+                Effect::EndHold => lock.attention = None,
+                Effect::RecordCancel(by) => record.cancel = Some(by),
+                Effect::HoldForAttention => {
+                    lock.leave(id);
+                    lock.attention = Some(id);
+                    self.bar_queue(&mut lock, id, &mut transaction).await?;
+                }
+            }
+        }
+        let key = Lock::key(&record.resource);
+        // The lock first: who hears of the end finds the resource free.
+        if lock == lock_before {
+            transaction.compares.push(Compare {
+                key,
+                modified: lock_modified,
+            });
+        } else {
+            put(&mut transaction, key, &lock, lock_modified);
+        }
+        put(&mut transaction, OperationRecord::key(id), &record, modified);
+        let (before, after) = failpoint::around(event);
+        before.pass();
+        if !self.commit(transaction).await? {
+            return Ok(None);
+        }
+        after.pass();
+        Ok(Some(record))
     }
 
     /// What waits behind an operation that needs attention ends: nobody could say when it would begin.
@@ -425,31 +463,6 @@ impl Engine {
         Ok(())
     }
 
-    /// One operation as stored.
-    ///
-    /// # Errors
-    /// When it is not kept, or the store fails.
-    pub async fn get(&self, id: OperationId) -> Result<OperationRecord, EngineError> {
-        self.operation(id).await.map(|held| held.value)
-    }
-
-    /// The same, with the revision that wrote it last.
-    ///
-    /// # Errors
-    /// When it is not kept, or the store fails.
-    pub async fn get_at(&self, id: OperationId) -> Result<(OperationRecord, Revision), EngineError> {
-        self.operation(id).await.map(|held| (held.value, held.modified))
-    }
-
-    pub(super) async fn operation(&self, id: OperationId) -> Result<Held<OperationRecord>, EngineError> {
-        let entry = self.store.get(&OperationRecord::key(id)).await?;
-        let entry = entry.ok_or(EngineError::NoSuchOperation { id })?;
-        Ok(Held {
-            value: json::read(&entry)?,
-            modified: entry.modified,
-        })
-    }
-
     pub(super) async fn commit(&self, transaction: Transaction) -> Result<bool, EngineError> {
         Ok(matches!(self.store.commit(transaction).await?, Committed::At(_)))
     }
@@ -461,24 +474,6 @@ pub(super) fn put<T: Serialize>(transaction: &mut Transaction, key: String, valu
         modified,
     });
     transaction.writes.push(json::put(key, value));
-}
-
-pub(super) fn read_lock(resource: &ResourceName, entry: Option<Entry>) -> Result<Held<Lock>, EngineError> {
-    debug_assert!(
-        entry
-            .as_ref()
-            .is_none_or(|entry| entry.key == Lock::key(resource))
-    );
-    match entry {
-        Some(entry) => Ok(Held {
-            value: json::read(&entry)?,
-            modified: entry.modified,
-        }),
-        None => Ok(Held {
-            value: Lock::default(),
-            modified: Revision(0),
-        }),
-    }
 }
 
 fn new_record(wish: &Wanted, asker: &Asker, waits_for: Option<&OperationRecord>) -> OperationRecord {

@@ -32,6 +32,7 @@ pub use self::record::{
 };
 pub use self::view::HypervisorView;
 use crate::operation::locks::Lock;
+use crate::operation::reading::Held;
 use crate::operation::record::OperationRecord;
 use crate::operation::state::{Operator, Phase};
 use crate::store::Revision;
@@ -66,12 +67,6 @@ pub struct Registry {
     default_pool: Arc<Option<PoolName>>,
 }
 
-#[derive(Debug)]
-struct Held<T> {
-    value: T,
-    modified: Revision,
-}
-
 #[derive(Debug, Default)]
 struct Fleet {
     hypervisors: BTreeMap<HypervisorId, Held<HypervisorRecord>>,
@@ -81,6 +76,13 @@ struct Fleet {
     /// Those that have not ended.
     operations: BTreeMap<OperationId, Held<Arc<OperationRecord>>>,
     hosts: HashMap<HostName, HostLive>,
+}
+
+impl Fleet {
+    /// One that was never written is free.
+    fn lock(&self, resource: &ResourceName) -> Held<Lock> {
+        self.locks.get(resource).cloned().unwrap_or_else(Held::absent)
+    }
 }
 
 impl Registry {
@@ -173,6 +175,23 @@ impl Registry {
     /// An operation that has not ended.
     pub fn operation(&self, id: OperationId) -> Option<Arc<OperationRecord>> {
         self.read(|fleet| fleet.operations.get(&id).map(|held| held.value.clone()))
+    }
+
+    /// An operation that has not ended, and the lock of its resource, at one instant.
+    pub(crate) fn operation_with_lock(
+        &self,
+        id: OperationId,
+    ) -> Option<(Held<Arc<OperationRecord>>, Held<Lock>)> {
+        self.read(|fleet| {
+            let record = fleet.operations.get(&id)?.clone();
+            let lock = fleet.lock(&record.value.resource);
+            Some((record, lock))
+        })
+    }
+
+    /// The locks of `resources`, in their order, at one instant.
+    pub(crate) fn locks<'a>(&self, resources: impl Iterator<Item = &'a ResourceName>) -> Vec<Held<Lock>> {
+        self.read(|fleet| resources.map(|resource| fleet.lock(resource)).collect())
     }
 
     /// Operations that have not ended, newest first.
