@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use hostler_coordinator::config::Config;
+use hostler_coordinator::store::Store;
 use hostler_coordinator::{service_manager, wiring};
 
 /// Keeps the state of a fleet of libvirt hypervisor hosts, answers gRPC clients and hands operations to agents.
@@ -23,6 +24,13 @@ struct Arguments {
     /// Check the configuration and the certificates, say what was found, and end.
     #[arg(long)]
     check: bool,
+    /// Save a copy of the store as PATH, also while a coordinator serves it, and end.
+    #[arg(long, value_name = "PATH", conflicts_with = "check")]
+    backup_store: Option<PathBuf>,
+    /// Take the store as it is for the newest, though later changes or all of it are lost, and end. Operations that
+    /// have not ended in it end: nobody knows what became of them.
+    #[arg(long, conflicts_with_all = ["check", "backup_store"])]
+    accept_loss: bool,
     /// Write the manual page, for whoever builds a package.
     #[arg(long, hide = true, exclusive = true)]
     man_page: bool,
@@ -61,12 +69,31 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    if let Some(copy) = &arguments.backup_store {
+        let revision = Store::back_up(&config.data_dir, copy)?;
+        tracing::info!(copy = %copy.display(), revision = revision.0, "the store is saved");
+        return Ok(());
+    }
     // Two workers: the work is waiting for the disk and the network.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(serve(&config))
+        .block_on(async {
+            match arguments.accept_loss {
+                true => accept_loss(&config).await,
+                false => serve(&config).await,
+            }
+        })
+}
+
+async fn accept_loss(config: &Config) -> anyhow::Result<()> {
+    let accepted = wiring::accept_loss(config).await?;
+    tracing::warn!(
+        revision = accepted.revision.0, ended = ?accepted.ended,
+        "the store is taken for the newest; operations that had not ended in it have ended"
+    );
+    Ok(())
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {

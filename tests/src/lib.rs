@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod crash;
+pub mod disk;
 pub mod fleet;
 pub mod owner;
 pub mod pki;

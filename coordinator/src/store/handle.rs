@@ -56,6 +56,23 @@ impl Store {
         sqlite::open(directory)
     }
 
+    /// Takes what is in `directory` for the newest, whatever was there before; none is an empty store. Answers with it and
+    /// its revision. Blocks; nobody else may have it open.
+    ///
+    /// # Errors
+    /// When it is damaged, in use, or cannot be written.
+    pub fn accept_loss(directory: &Path) -> Result<(Self, Revision), StoreError> {
+        sqlite::accept_loss(directory)
+    }
+
+    /// Saves what the store in `directory` holds at one instant as `copy`, also while somebody serves it. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged, or `copy` is there already or cannot be written. Then there is no copy.
+    pub fn back_up(directory: &Path, copy: &Path) -> Result<Revision, StoreError> {
+        sqlite::back_up(directory, copy)
+    }
+
     /// A handle, and the queues that an engine is to serve.
     pub(super) fn over_queues() -> (Self, Queues) {
         let hub = Hub::new();

@@ -154,6 +154,54 @@ pub enum StoreError {
         /// What SQLite's check says.
         problem: String,
     },
+    /// It is not there, and it was.
+    #[error(
+        "the store {} is gone, though it was at revision {}: mount its disk, or restore it from a backup; `hostler-coordinator --accept-loss` begins with an empty one",
+        path.display(),
+        newest.0
+    )]
+    Gone {
+        /// The store's file.
+        path: PathBuf,
+        /// The newest revision that was acknowledged.
+        newest: Revision,
+    },
+    /// It lost its last commits.
+    #[error(
+        "the store {} is at revision {}, though revision {} was acknowledged: put the newest copy back; `hostler-coordinator --accept-loss` goes on without what is lost",
+        path.display(),
+        found.0,
+        newest.0
+    )]
+    Older {
+        /// The store's file.
+        path: PathBuf,
+        /// Its revision.
+        found: Revision,
+        /// The newest revision that was acknowledged.
+        newest: Revision,
+    },
+    /// Nobody can tell whether it is the newest.
+    #[error(
+        "cannot tell by {} whether the store is the newest; when it is, `hostler-coordinator --accept-loss` writes that file anew",
+        path.display()
+    )]
+    Witness {
+        /// The file beside the store.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A copy of it cannot be made.
+    #[error("cannot write the copy {}", path.display())]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// SQLite failed, as on a full disk: for a commit, all transactions of its group failed.
     #[error("the store {} cannot {action}: {problem}", path.display())]
     Sqlite {

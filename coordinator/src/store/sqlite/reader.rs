@@ -10,16 +10,16 @@ use crate::store::handle::ReadRequest;
 use crate::store::{Entry, Order, Range, Revision};
 
 /// Serves until every sender is dropped.
-pub(super) fn run(connection: &Connection, path: &Path, mut requests: mpsc::Receiver<ReadRequest>) {
+pub(super) fn run(connection: Connection, path: &Path, mut requests: mpsc::Receiver<ReadRequest>) {
     let failed = |error| failure(path, "be read", &error);
     while let Some(request) = requests.blocking_recv() {
         // Who hung up needs no answer.
         match request {
             ReadRequest::Get { keys, answer } => {
-                let _ = answer.send(get(connection, &keys).map_err(failed));
+                let _ = answer.send(get(&connection, &keys).map_err(failed));
             }
             ReadRequest::List { range, answer } => {
-                let _ = answer.send(list(connection, &range).map_err(failed));
+                let _ = answer.send(list(&connection, &range).map_err(failed));
             }
         }
     }

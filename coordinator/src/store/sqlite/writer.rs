@@ -1,4 +1,7 @@
 //! The one writer. It takes every transaction that waits, commits them together, then answers each.
+//!
+//! Invariants: the witness hears of a revision after it is durable and before anybody else; what was refused is not
+//! found in the log by the next process, unless the refusal said so.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +9,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::failure;
+use super::content::Content;
+use super::schema::State;
+use super::witness::Witness;
+use super::{failure, uncertain};
 use crate::store::handle::WriteRequest;
 use crate::store::watch::Hub;
 use crate::store::{Committed, Event, Revision, StoreError, Transaction, Write};
@@ -18,25 +24,29 @@ pub(super) struct Writer {
     connection: Connection,
     path: Arc<PathBuf>,
     hub: Hub,
-    revision: Revision,
+    state: State,
+    witness: Witness,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, path: Arc<PathBuf>, hub: Hub) -> Result<Self, StoreError> {
-        let revision = connection
-            .query_row("SELECT current FROM revision", [], |row| row.get::<_, i64>(0))
-            .map(|current| Revision(current.unsigned_abs()))
-            .map_err(|error| failure(&path, "tell its revision", &error))?;
-        Ok(Self {
+    pub(super) fn new(
+        connection: Connection,
+        path: Arc<PathBuf>,
+        hub: Hub,
+        state: State,
+        witness: Witness,
+    ) -> Self {
+        Self {
             connection,
             path,
             hub,
-            revision,
-        })
+            state,
+            witness,
+        }
     }
 
     /// Serves until every sender is dropped.
-    pub(super) fn run(mut self, mut requests: mpsc::Receiver<WriteRequest>) {
+    pub(super) fn run(&mut self, mut requests: mpsc::Receiver<WriteRequest>) {
         let mut group = Vec::with_capacity(GROUP_AT_MOST);
         while requests.blocking_recv_many(&mut group, GROUP_AT_MOST) > 0 {
             let (transactions, answers): (Vec<_>, Vec<_>) = group
@@ -58,12 +68,32 @@ impl Writer {
         }
     }
 
-    fn refuse(&self, answers: Vec<oneshot::Sender<Result<Committed, StoreError>>>, error: &rusqlite::Error) {
-        let refusal = || failure(&self.path, "commit", error);
+    fn refuse(
+        &mut self,
+        answers: Vec<oneshot::Sender<Result<Committed, StoreError>>>,
+        error: &rusqlite::Error,
+    ) {
+        let covered = self.cover();
+        let refusal = || match covered {
+            Ok(()) => failure(&self.path, "commit", error),
+            Err(_) => uncertain(&self.path, "commit", error),
+        };
         tracing::error!(error = %refusal(), "nothing can be stored");
         for answer in answers {
             let _ = answer.send(Err(refusal()));
         }
+    }
+
+    /// Writes a commit that changes nothing over one that failed. When only its flush failed, all of it is in the log, and
+    /// the next process would find it there: what was refused hours ago would begin.
+    fn cover(&mut self) -> rusqlite::Result<()> {
+        let sql = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // There and back: an update to the same value would write nothing.
+        sql.execute("UPDATE revision SET current = current + 1", [])?;
+        sql.execute("UPDATE revision SET current = current - 1", [])?;
+        sql.commit()
     }
 
     /// All of the group in one SQLite transaction: each is applied whole or conflicts; an error undoes all.
@@ -71,7 +101,10 @@ impl Writer {
         let sql = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut revision = self.revision;
+        let State {
+            mut revision,
+            mut content,
+        } = self.state;
         let mut outcomes = Vec::with_capacity(group.len());
         let mut events = Vec::new();
         for transaction in group {
@@ -81,7 +114,7 @@ impl Writer {
             }
             revision = Revision(revision.0 + 1);
             for write in &transaction.writes {
-                apply(&sql, write, revision)?;
+                apply(&sql, write, revision, &mut content)?;
             }
             events.push(Event {
                 revision,
@@ -89,10 +122,11 @@ impl Writer {
             });
             outcomes.push(Committed::At(revision));
         }
-        sql.prepare_cached("UPDATE revision SET current = ?1")?
-            .execute([revision.0.cast_signed()])?;
+        sql.prepare_cached("UPDATE revision SET current = ?1, content = ?2")?
+            .execute((revision.0.cast_signed(), content.seal(revision)))?;
         sql.commit()?;
-        self.revision = revision;
+        self.state = State { revision, content };
+        self.witness.tell(revision);
         Ok((outcomes, events))
     }
 }
@@ -108,11 +142,24 @@ fn holds(sql: &Connection, transaction: &Transaction) -> rusqlite::Result<bool> 
     Ok(true)
 }
 
-fn apply(sql: &Connection, write: &Write, revision: Revision) -> rusqlite::Result<()> {
+fn apply(sql: &Connection, write: &Write, revision: Revision, content: &mut Content) -> rusqlite::Result<()> {
+    let key = write.key();
+    let mut before = sql.prepare_cached("SELECT value, modified FROM kv WHERE key = ?1")?;
+    let mut rows = before.query([key])?;
+    if let Some(row) = rows.next()? {
+        content.turn(
+            key,
+            row.get_ref(0)?.as_blob()?,
+            Revision(row.get::<_, i64>(1)?.cast_unsigned()),
+        );
+    }
+    drop(rows);
     match write {
-        Write::Put { key, value } => sql
-            .prepare_cached("INSERT OR REPLACE INTO kv (key, value, modified) VALUES (?1, ?2, ?3)")?
-            .execute((key, value, revision.0.cast_signed()))?,
+        Write::Put { key, value } => {
+            content.turn(key, value, revision);
+            sql.prepare_cached("INSERT OR REPLACE INTO kv (key, value, modified) VALUES (?1, ?2, ?3)")?
+                .execute((key, value, revision.0.cast_signed()))?
+        }
         Write::Delete { key } => sql
             .prepare_cached("DELETE FROM kv WHERE key = ?1")?
             .execute([key])?,
