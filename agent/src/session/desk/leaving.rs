@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Desk, Do};
 use crate::executor::run::RunEnd;
+use crate::failpoint::Point;
 use crate::journal::state_dir::Aside;
 use crate::session::held::{Fate, Held, Work};
 
@@ -23,6 +24,7 @@ impl Desk {
         if !matches!(held.work, Work::Over { .. }) {
             return;
         }
+        Point::Answered.pass();
         if !answer.accepted {
             tracing::warn!(%operation, reason = answer.reason, "the operation's end did not count");
         }

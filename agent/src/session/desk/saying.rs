@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Asked, Desk, Do, RUNNING_BOUND};
 use crate::executor::run::Lease;
+use crate::failpoint::Point;
 use crate::session::held::{Held, Work};
 use crate::session::messages::{self, Proposal};
 
@@ -106,6 +107,7 @@ impl Desk {
             fence: Fence(0),
             token: self.token.clone(),
         });
+        Point::Finish.pass();
         let finish = messages::finish(operation, &lease, ending);
         self.todo.push(Do::Send(Box::new(finish)));
     }
