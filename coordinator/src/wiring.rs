@@ -20,12 +20,13 @@ use crate::operation::engine::Engine;
 use crate::operation::forsaken;
 use crate::operation::retention::{self, Retention};
 use crate::operation::state::Limits;
+use crate::registry::{self, Registry};
 use crate::session::asks::Asks;
 use crate::session::registry::Sessions;
 use crate::session::service::{SessionContext, SessionService};
 use crate::store::{Revision, Store};
 use crate::vital::Vital;
-use crate::{dispatch, liveness, registry};
+use crate::{dispatch, liveness};
 
 /// A coordinator that serves.
 #[derive(Debug)]
@@ -78,14 +79,28 @@ pub async fn accept_loss(config: &Config) -> anyhow::Result<AcceptedLoss> {
     Ok(AcceptedLoss { revision, ended })
 }
 
-/// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
+/// Every part of a coordinator but its port.
+#[derive(Debug)]
+pub struct Assembly {
+    /// What clients and agents call.
+    pub services: Services,
+    /// The fleet in memory.
+    pub registry: Registry,
+    /// What runs beside the calls. None of it ends before the process does.
+    pub background: JoinSet<()>,
+}
+
+/// Loads the fleet from `store` and builds every part on it. Sessions are waited for in `connections`, and end with
+/// `shutdown`.
 ///
 /// # Errors
-/// When a certificate, the store or the address cannot be used.
-pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let credentials = credentials(config)?;
-    let tls = hostler_pki::server_config(&credentials)?;
-    let store = Store::open(&config.data_dir)?;
+/// When the store cannot be read.
+pub async fn assemble(
+    config: &Config,
+    store: Store,
+    connections: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Assembly> {
     let operations = &config.operations;
     let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), config.default_pool.clone(), &mut background).await?;
@@ -96,7 +111,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let watched = store.clone();
     background.spawn(async move {
         watched.died().await;
-        tracing::error!("the store's writer has died; this is a bug");
+        tracing::error!("the store's engine has died; this is a bug");
     });
     let sessions = Sessions::default();
     let asks = Asks::new(sessions.clone());
@@ -112,21 +127,6 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         age: operations.keep_age,
     };
     retention::spawn(store.clone(), retention, &mut background);
-
-    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}: is another coordinator running there?",
-            config.listen
-        )
-    })?;
-    let address = tcp.local_addr()?;
-    let connections = TaskTracker::new();
-    let (accepted, accepting) = listener::spawn(tcp, tls, &connections, shutdown.clone());
-    let vital = Vital {
-        accepting,
-        registry: registry.clone(),
-        store: store.clone(),
-    };
     let services = Services {
         operations: Operations {
             engine: engine.clone(),
@@ -151,6 +151,40 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             shutdown: shutdown.clone(),
             tasks: connections.clone(),
         }),
+    };
+    Ok(Assembly {
+        services,
+        registry,
+        background,
+    })
+}
+
+/// Loads the fleet, then starts to serve it. Nothing is served before everything is loaded.
+///
+/// # Errors
+/// When a certificate, the store or the address cannot be used.
+pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let credentials = credentials(config)?;
+    let tls = hostler_pki::server_config(&credentials)?;
+    let store = Store::open(&config.data_dir)?;
+    let connections = TaskTracker::new();
+    let Assembly {
+        services,
+        registry,
+        background,
+    } = assemble(config, store.clone(), &connections, &shutdown).await?;
+    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}: is another coordinator running there?",
+            config.listen
+        )
+    })?;
+    let address = tcp.local_addr()?;
+    let (accepted, accepting) = listener::spawn(tcp, tls, &connections, shutdown.clone());
+    let vital = Vital {
+        accepting,
+        registry: registry.clone(),
+        store,
     };
     let mut serving = JoinSet::new();
     serving.spawn(serve::run(services, accepted, shutdown.clone()));
