@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use hostler_common::error::excerpt;
 
 use crate::command::Command;
 use crate::output::Format;
@@ -90,6 +91,6 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be longer than zero".into()),
         Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; write it as 30s or 10m")),
+        Err(error) => Err(format!("{}; write it as 30s or 10m", excerpt(&error.to_string()))),
     }
 }

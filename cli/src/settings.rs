@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 use hostler_common::config::{self, ConfigError};
-use hostler_common::error::Chain;
+use hostler_common::error::{Chain, excerpt};
 use hostler_pki::{CoordinatorAddress, TlsFiles};
 use serde::Deserialize;
 use thiserror::Error;
@@ -54,7 +54,7 @@ pub(crate) enum SettingsError {
         file: Option<PathBuf>,
     },
     /// A value that makes no sense.
-    #[error("{origin} {value:?} is not valid: {problem}")]
+    #[error("{origin} {:?} is not valid: {problem}", excerpt(value))]
     Value {
         origin: String,
         value: String,

@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::error::excerpt;
+
+/// Lines that are told of what is wrong: TOML's own report has five.
+const LINES_AT_MOST: usize = 6;
+
 /// Why a configuration was not taken.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -18,7 +23,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, or a key is unknown, missing or of the wrong type.
-    #[error("the configuration {} is not valid: {}", path.display(), problem.to_string().trim_end())]
+    #[error("the configuration {} is not valid: {}", path.display(), told(&problem.to_string()))]
     Parse {
         /// The file.
         path: PathBuf,
@@ -26,13 +31,19 @@ pub enum ConfigError {
         problem: Box<toml::de::Error>,
     },
     /// A value makes no sense.
-    #[error("the configuration {} is not valid: {problem}", path.display())]
+    #[error("the configuration {} is not valid: {}", path.display(), told(problem))]
     Value {
         /// The file.
         path: PathBuf,
         /// Which value, and what it may be.
         problem: String,
     },
+}
+
+/// A problem as far as anybody reads it: TOML shows the whole line that is wrong, however long it is.
+fn told(problem: &str) -> String {
+    let lines = problem.trim_end().lines().take(LINES_AT_MOST);
+    lines.map(excerpt).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads `path`. The type's own `deny_unknown_fields` refuses unknown keys; `check` refuses senseless values

@@ -12,6 +12,9 @@ use hostler_common::units::duration_text;
 use hostler_pki::TlsFiles;
 use serde::{Deserialize, Deserializer};
 
+/// Longer than anybody waits or keeps, and short enough for every sum of durations and clocks.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +149,17 @@ impl Config {
         if self.operations.lease.subsec_nanos() != 0 {
             return Err("operations.lease is not in whole seconds".to_owned());
         }
+        let operations = &self.operations;
+        for (key, duration) in [
+            ("host_patience", operations.host_patience),
+            ("resume_patience", operations.resume_patience),
+            ("take_patience", operations.take_patience),
+            ("keep_age", operations.keep_age),
+        ] {
+            if duration > LONGEST {
+                return Err(format!("operations.{key} is above 100 years"));
+            }
+        }
         if self.operations.max_attempts == 0 {
             return Err("operations.max_attempts is 0: nothing would ever run".to_owned());
         }
@@ -200,6 +214,11 @@ mod tests {
             ("[operations]\nlease = '1500ms'", "operations.lease"),
             ("[operations]\nmax_attempts = 0", "operations.max_attempts"),
             ("[operations]\nkeep_count = 0", "operations.keep_count"),
+            (
+                "[operations]\nhost_patience = '200000years'",
+                "operations.host_patience",
+            ),
+            ("[operations]\nkeep_age = '101years'", "operations.keep_age"),
             ("[sessions]\nheartbeat = '1ms'", "sessions.heartbeat"),
             ("[sessions]\nheartbeat = '1h'", "sessions.heartbeat"),
             ("[sessions]\nheartbeat = 'soon'", "soon"),

@@ -5,6 +5,6 @@ use super::{btrfs, spare};
 pub(crate) fn read(text: &str) -> Vec<String> {
     let mut said = btrfs::fuzzed::read(text);
     said.extend(spare::found(text));
-    said.extend(spare::read_signatures(text).err().map(|error| error.to_string()));
+    said.extend(spare::read_signatures(text).err());
     said
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_common::bytes::Bytes;
+use hostler_common::error::excerpt;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use serde::Deserialize;
@@ -265,8 +266,10 @@ fn open_alone(name: &Path) -> io::Result<File> {
 }
 
 /// What `wipefs --json` prints.
-pub(super) fn read_signatures(text: &str) -> serde_json::Result<Vec<Signature>> {
-    serde_json::from_str(text).map(|read: Signatures| read.signatures)
+pub(super) fn read_signatures(text: &str) -> Result<Vec<Signature>, String> {
+    let read: Result<Signatures, _> = serde_json::from_str(text);
+    read.map(|read| read.signatures)
+        .map_err(|error| excerpt(&error.to_string()).into_owned())
 }
 
 /// What `blkid -p -o export` found, for people. A partition is told apart from what is in it.
@@ -276,18 +279,18 @@ pub(super) fn found(export: &str) -> Option<String> {
         pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
     };
     let mut found = match (value("TYPE"), value("PTTYPE")) {
-        (Some(kind), _) => format!("a signature of {kind}"),
-        (None, Some(table)) => format!("a partition table ({table})"),
+        (Some(kind), _) => format!("a signature of {}", excerpt(kind)),
+        (None, Some(table)) => format!("a partition table ({})", excerpt(table)),
         (None, None) => {
             let known = ["DEVNAME", "PART_ENTRY_"];
             let other =
                 |line: &&str| !line.trim().is_empty() && !known.iter().any(|key| line.starts_with(key));
             let line = export.lines().find(other)?;
-            format!("something that blkid knows as {line}")
+            format!("something that blkid knows as {}", excerpt(line))
         }
     };
     if let Some(label) = value("LABEL") {
-        found.push_str(&format!(" with the label {label}"));
+        found.push_str(&format!(" with the label {}", excerpt(label)));
     }
     Some(found)
 }

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{BackupId, InvalidBackup, OperationKind, PoolPath, ReadShare, RestoreInto};
 use crate::bytes::Bytes;
+use crate::error::excerpt;
 use crate::id::{HypervisorId, InvalidId, PoolName};
 use crate::rpc::hostler::fleet::v1 as fleet;
 use crate::rpc::operations::v1 as operations;
@@ -118,7 +119,7 @@ impl Request {
             }
         } else {
             Err(RequestError::UnknownType {
-                type_url: url.clone(),
+                type_url: excerpt(url).into_owned(),
             })
         }
     }
@@ -178,7 +179,7 @@ pub enum RequestError {
     /// Of another version of Hostler, perhaps.
     #[error("requests of type {type_url:?} are not known to this version")]
     UnknownType {
-        /// The type.
+        /// The type, shortened.
         type_url: String,
     },
     /// Its bytes do not decode.

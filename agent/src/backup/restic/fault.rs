@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hostler_common::error::Retry;
+use hostler_common::error::{Retry, excerpt};
 use hostler_common::measure::span;
 use thiserror::Error;
 
@@ -227,7 +227,7 @@ pub(in super::super) fn passed_over(stderr: &str) -> Option<String> {
         line.starts_with("could not load snapshot") && ROTTEN.iter().any(|word| line.contains(word))
     };
     let lines: Vec<_> = stderr.lines().filter(damaged).take(LINES).collect();
-    (!lines.is_empty()).then(|| lines.join("; "))
+    (!lines.is_empty()).then(|| excerpt(&lines.join("; ")).into_owned())
 }
 
 /// The lines that say something, without restic's accounts of its own retries and its empty ends.
@@ -266,10 +266,11 @@ fn holder(stderr: &str) -> Option<String> {
     let since = lines
         .next()
         .and_then(|line| line.strip_prefix("lock was created at "));
-    Some(match since {
+    let holder = match since {
         Some(since) => format!("{who} since {since}"),
         None => who.to_owned(),
-    })
+    };
+    Some(excerpt(&holder).into_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What restic 0.14 prints with `--json`. Fields that are not used here, and messages of newer versions, are
 //! passed over.
 
+use hostler_common::error::excerpt;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -59,7 +60,7 @@ impl Snapshot {
     /// For a person who is to choose one.
     pub(in super::super) fn described(&self) -> String {
         let time = self.time.get(..19).unwrap_or(&self.time).replace('T', " ");
-        format!("{} of {time}", self.short())
+        format!("{} of {}", excerpt(self.short()), excerpt(&time))
     }
 
     /// The rest of the tag that begins with `prefix`.

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hostler_common::error::excerpt;
 use hostler_common::id::PoolName;
 
 use super::fault::{self, Place, ResticFault};
@@ -374,9 +375,10 @@ pub(in super::super) fn unread(stderr: &str) -> Option<String> {
         .map(|message| message.item)
         .collect();
     let first = names.iter().take(NAMES).cloned().collect::<Vec<_>>().join(", ");
+    let first = excerpt(&first);
     match names.len().saturating_sub(NAMES) {
         _ if names.is_empty() => None,
-        0 => Some(first),
+        0 => Some(first.into_owned()),
         more => Some(format!("{first} and {more} more")),
     }
 }

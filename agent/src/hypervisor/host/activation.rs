@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_common::error::excerpt;
+
 use super::super::StepFault;
 use super::super::wait::until;
 use super::Host;
@@ -149,7 +151,7 @@ pub(super) fn unit_state(unit: &str, state: &str) -> ActivationState {
         "active" | "reloading" | "refreshing" => ActivationState::Active,
         "inactive" | "failed" => ActivationState::Inactive,
         other => ActivationState::Partial {
-            detail: format!("the unit {unit} is {other}"),
+            detail: format!("the unit {unit} is {}", excerpt(other)),
         },
     }
 }
@@ -166,7 +168,10 @@ pub(super) fn compose_state(services: &str, running: &str) -> ActivationState {
         ActivationState::Inactive
     } else {
         ActivationState::Partial {
-            detail: format!("of the compose services these do not run: {}", missing.join(", ")),
+            detail: format!(
+                "of the compose services these do not run: {}",
+                excerpt(&missing.join(", "))
+            ),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hostler_common::bytes::Bytes;
+use hostler_common::error::excerpt;
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
 
@@ -53,14 +54,14 @@ pub(super) fn parse_show(text: &str) -> Result<Show, NotUnderstood> {
             uuid = Some(found.trim().to_owned());
         } else if line.trim_start().starts_with("devid ") {
             devices.push(parse_device(line).ok_or_else(|| NotUnderstood {
-                line: line.to_owned(),
+                line: excerpt(line).into_owned(),
             })?);
         }
     }
     match (uuid, devices.is_empty()) {
         (Some(uuid), false) => Ok(Show { uuid, devices }),
         _ => Err(NotUnderstood {
-            line: text.lines().next().unwrap_or_default().to_owned(),
+            line: excerpt(text.lines().next().unwrap_or_default()).into_owned(),
         }),
     }
 }
@@ -223,7 +224,7 @@ pub(super) fn parse_lost_writes(text: &str) -> u64 {
             .contains(&name)
             .then(|| count.trim().parse::<u64>().ok())?
     });
-    counts.sum()
+    counts.fold(0, u64::saturating_add)
 }
 
 pub(super) fn parse_exclusive(text: &str) -> Exclusive {
@@ -231,7 +232,7 @@ pub(super) fn parse_exclusive(text: &str) -> Exclusive {
         "none" => Exclusive::Nothing,
         "device remove" => Exclusive::Remove,
         "resize" => Exclusive::Resize,
-        other => Exclusive::Other(other.to_owned()),
+        other => Exclusive::Other(excerpt(other).into_owned()),
     }
 }
 
