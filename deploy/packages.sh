@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a purpose needs, and only those that are missing.
 #
-#   packages.sh [build] [demo] [test]
+#   packages.sh [build] [demo] [test] [fuzz]
 #
 # Owns the list of packages. Never upgrades or removes anything, save one repair: a qemu-utils from another suite that
 # conflicts with the distribution's qemu-system-x86 is replaced by its sibling. Touches no network when all is there.
@@ -25,13 +25,17 @@ TEST=(
   debootstrap systemd-container openssh-client lintian
 )
 
-usage="usage: packages.sh [build] [demo] [test]"
+# libFuzzer is C++.
+FUZZ=(g++)
+
+usage="usage: packages.sh [build] [demo] [test] [fuzz]"
 [[ $# -gt 0 ]] || fail "$usage"
 wanted=()
 for purpose in "$@"; do
   case "$purpose" in
     build) wanted+=("${BUILD[@]}") ;;
     demo) wanted+=("${DEMO[@]}") ;;
+    fuzz) wanted+=("${FUZZ[@]}") ;;
     test)
       wanted+=("${TEST[@]}")
       # npm runs `buf lint`. Other packagings of Node.js bring their own and conflict with Debian's.

@@ -1,0 +1,115 @@
+//! What clients send: any rpc, any role, any bytes.
+
+use std::sync::LazyLock;
+
+use hostler_common::rpc::DESCRIPTORS;
+use hostler_common::rpc::operations::v1::CreateHypervisorResponse;
+use http::{HeaderMap, HeaderValue};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::Code;
+
+use super::world::{self, Until, bounded, frame};
+
+/// Whom an input may speak as.
+const PEERS: [&str; 6] = [
+    "client/operator/test",
+    "client/admin/test",
+    "client/viewer/test",
+    "client/operator/other",
+    "agent/h1",
+    "coordinator/c1",
+];
+
+/// Codes that a client never deserves: a bug of ours. DATA_LOSS is for a store that is damaged.
+const NEVER: [Code; 3] = [Code::Internal, Code::Unknown, Code::DataLoss];
+
+/// Every rpc but the agents' session.
+static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).expect("our descriptors");
+    let mut paths = Vec::new();
+    for file in &files.file {
+        for service in &file.service {
+            for method in &service.method {
+                paths.push(format!(
+                    "/{}.{}/{}",
+                    file.package(),
+                    service.name(),
+                    method.name()
+                ));
+            }
+        }
+    }
+    paths.retain(|path| !path.ends_with("/Session"));
+    paths.sort_unstable();
+    paths
+});
+
+/// Which rpc, as whom, how it is framed, and the body. The input that calls `path` so.
+///
+/// # Panics
+/// When there is no such rpc.
+pub fn input(path: &str, message: &[u8]) -> Vec<u8> {
+    let place = PATHS.iter().position(|known| known == path).expect("an rpc");
+    let mut input = vec![u8::try_from(place).expect("few rpcs"), 1, 0];
+    input.extend_from_slice(message);
+    input
+}
+
+/// # Panics
+/// When an answer is a fault of ours, does not come, or is too long.
+pub fn run(data: &[u8]) {
+    let Some((&[path, who, framing], message)) = data.split_first_chunk() else {
+        return;
+    };
+    let path = &PATHS[usize::from(path) % PATHS.len()];
+    let who = PEERS[usize::from(who) % PEERS.len()];
+    world::with(|world| {
+        let message = world.fill(message);
+        let mut headers = HeaderMap::new();
+        let body = match framing % 4 {
+            // As it is, head and all.
+            1 => message,
+            // The first half is also why it is asked for.
+            2 => {
+                let reason = &message[..message.len() / 2];
+                if let Ok(reason) = HeaderValue::from_bytes(&encoded(reason)) {
+                    headers.insert("hostler-reason-bin", reason);
+                }
+                frame(&message)
+            }
+            _ => frame(&message),
+        };
+        let answer = world.call(path, who, headers, body, Until::First);
+        if let Some(code) = answer.code.map(Code::from) {
+            // What is not framed is between tonic and its sender.
+            let ours = framing % 4 != 1 && NEVER.contains(&code);
+            assert!(!ours, "{path} as {who} is answered with {code:?}");
+        }
+        let is_stream_of_words = [
+            "Create", "Destroy", "Expand", "Shrink", "Verify", "Restore", "Delete",
+        ]
+        .iter()
+        .any(|verb| path.contains(&format!("/{verb}")));
+        for message in answer.messages.iter().filter(|_| is_stream_of_words) {
+            // All of them have their words in the same field.
+            let said = CreateHypervisorResponse::decode(message.as_slice()).expect("an answer");
+            bounded(&said.msg);
+            assert!(!said.msg.is_empty(), "{path} is answered without words");
+        }
+        world.check();
+    });
+}
+
+/// Base64 as metadata has it.
+fn encoded(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::new();
+    for three in bytes.chunks(3) {
+        let padded = [three[0], *three.get(1).unwrap_or(&0), *three.get(2).unwrap_or(&0)];
+        let number = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
+        let digits = [18, 12, 6, 0].map(|shift| DIGITS[(number >> shift) as usize & 63]);
+        text.extend_from_slice(&digits[..=three.len()]);
+    }
+    text
+}
