@@ -181,11 +181,17 @@ pub enum StoreError {
         /// The newest revision that was acknowledged.
         newest: Revision,
     },
-    /// Nobody can tell whether it is the newest.
+    /// What tells whether it is the newest is not what was written.
     #[error(
-        "cannot tell by {} whether the store is the newest; when it is, `hostler-coordinator --accept-loss` writes that file anew",
+        "{} is damaged, which tells whether the store beside it is the newest; when that is so, `hostler-coordinator --accept-loss` writes it anew",
         path.display()
     )]
+    WitnessDamaged {
+        /// The file beside the store.
+        path: PathBuf,
+    },
+    /// What tells whether it is the newest cannot be read or made.
+    #[error("cannot use {}, which tells whether the store beside it is the newest", path.display())]
     Witness {
         /// The file beside the store.
         path: PathBuf,

@@ -63,7 +63,7 @@ impl Files {
     }
 
     /// Opens the store, unless it is older than it was or not there any more.
-    fn open(&self) -> Result<(Connection, State), StoreError> {
+    fn open(&self) -> Result<Opened, StoreError> {
         let newest = witness::read(&self.witness)?;
         let path = || self.store.clone();
         // Looked at before SQLite is: it takes an empty file for a new store, and removes the log beside it.
@@ -81,26 +81,35 @@ impl Files {
         }
         let (connection, state) = schema::open(&self.store)?;
         let found = state.revision;
-        match newest {
-            Some(newest) if newest > found => Err(StoreError::Older {
-                path: path(),
-                found,
-                newest,
-            }),
-            None if found > Revision::default() => {
-                tracing::warn!(store = %self.store.display(), revision = found.0, "nothing beside the store tells whether it is the newest");
-                Ok((connection, state))
+        let witness = match newest {
+            Some(newest) if newest > found => {
+                return Err(StoreError::Older {
+                    path: path(),
+                    found,
+                    newest,
+                });
             }
-            Some(_) | None => Ok((connection, state)),
-        }
+            Some(_) => Witness::reopen(&self.witness)?,
+            None => {
+                if found > Revision::default() {
+                    tracing::warn!(store = %self.store.display(), revision = found.0, "nothing beside the store tells whether it is the newest");
+                }
+                Witness::begin(&self.witness, found)?
+            }
+        };
+        Ok(Opened {
+            connection,
+            state,
+            witness,
+        })
     }
+}
 
-    /// From now on `state` is the newest, and closing the store leaves one file.
-    fn settle(&self, connection: &Connection, state: State) -> Result<Witness, StoreError> {
-        let witness = Witness::begin(&self.witness, state.revision)?;
-        schema::keep_log(&self.store, connection, false)?;
-        Ok(witness)
-    }
+/// A store that is as it should be.
+struct Opened {
+    connection: Connection,
+    state: State,
+    witness: Witness,
 }
 
 /// Zero when there is none. What cannot be looked at, SQLite will say.
@@ -124,18 +133,24 @@ pub(super) fn open(directory: &Path) -> Result<Store, StoreError> {
 /// When it is damaged, in use, or cannot be written.
 pub(super) fn accept_loss(directory: &Path) -> Result<(Store, Revision), StoreError> {
     let files = Files::lock(directory)?;
-    let opened = schema::open(&files.store)?;
-    let revision = opened.1.revision;
-    Ok((start(directory, files, opened)?, revision))
+    let (connection, state) = schema::open(&files.store)?;
+    let witness = Witness::begin(&files.witness, state.revision)?;
+    let opened = Opened {
+        connection,
+        state,
+        witness,
+    };
+    Ok((start(directory, files, opened)?, state.revision))
 }
 
-fn start(
-    directory: &Path,
-    files: Files,
-    (connection, state): (Connection, State),
-) -> Result<Store, StoreError> {
+fn start(directory: &Path, files: Files, opened: Opened) -> Result<Store, StoreError> {
+    let Opened {
+        connection,
+        state,
+        witness,
+    } = opened;
     let reading = schema::open_reader(&files.store)?;
-    let witness = files.settle(&connection, state)?;
+    schema::keep_log(&files.store, &connection, false)?;
     let Files {
         lock, store: path, ..
     } = files;

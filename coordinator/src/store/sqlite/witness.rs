@@ -41,9 +41,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Revision>, StoreError> {
         Err(error) => return Err(failed(error)),
     };
     let number = std::str::from_utf8(&text).ok().and_then(parse);
-    number
-        .map(Some)
-        .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")))
+    let damaged = || StoreError::WitnessDamaged {
+        path: path.to_owned(),
+    };
+    number.map(Some).ok_or_else(damaged)
 }
 
 fn line(revision: Revision) -> String {
@@ -57,12 +58,20 @@ fn parse(text: &str) -> Option<Revision> {
 }
 
 impl Witness {
+    /// Goes on from what is there. Writes nothing, so that a store on a full disk can be served.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn reopen(path: &Path) -> Result<Self, StoreError> {
+        Self::of(path, || OpenOptions::new().write(true).open(path))
+    }
+
     /// Says `revision` from now on, durably: whatever the file said before.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn begin(path: &Path, revision: Revision) -> Result<Self, StoreError> {
-        let begin = || {
+        Self::of(path, || {
             let fresh = path.with_extension("newest.new");
             let mut file = OpenOptions::new()
                 .create(true)
@@ -77,8 +86,11 @@ impl Witness {
                 File::open(parent)?.sync_all()?;
             }
             Ok(file)
-        };
-        let file = begin().map_err(|source| StoreError::Witness {
+        })
+    }
+
+    fn of(path: &Path, open: impl FnOnce() -> io::Result<File>) -> Result<Self, StoreError> {
+        let file = open().map_err(|source| StoreError::Witness {
             path: path.to_owned(),
             source,
         })?;
