@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test of Hostler, on a real libvirt, btrfs and restic.
+# Every test of Hostler, on a real libvirt, btrfs, restic and systemd.
 #
 #   run.sh          all of it; ends with "N passed, N failed"
 #   run.sh FILTER   only the Rust tests whose name holds FILTER
@@ -17,6 +17,10 @@ source "$top/deploy/lib/process.sh"
 source "$top/deploy/lib/libvirt.sh"
 # shellcheck source=tests/shell/stages.sh
 source "$here/shell/stages.sh"
+# shellcheck source=tests/shell/bed.sh
+source "$here/shell/bed.sh"
+# shellcheck source=tests/shell/packages.sh
+source "$here/shell/packages.sh"
 
 [[ $# -le 1 && "${1:-}" != -* ]] || fail "usage: run.sh [FILTER]"
 filter="${1:-}"
@@ -36,6 +40,7 @@ finish() {
   trap - ERR EXIT
   set +e
   demo_cleanup
+  bed_down
   libvirt_release "$RECORDS"
   rm -rf "$LIBVIRT_DIR"
   exit "$code"
@@ -63,6 +68,7 @@ fi
 stage_programs
 stage_rust "$filter"
 if [[ -z "$filter" ]]; then
+  stage_packages
   stage_demo
 fi
 
