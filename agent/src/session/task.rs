@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hostler_common::id::OperationId;
-use hostler_common::retry::Waits;
 use hostler_common::rpc::hostler::agent::v1::SessionRequest;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -17,15 +16,10 @@ use super::held::Fate;
 use super::live::{self, Gone};
 use super::pulse::Pulse;
 use super::questions::{self, Answerer, Questions};
+use super::redial::Redial;
 use super::report::Reporter;
 use crate::executor::run::{Executor, RunEnd};
 
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// After a refusal that only a person cures.
-const REFUSED_WAIT: Duration = Duration::from_secs(10);
-/// A session that lasted this long was a good one: the next wait is the first again.
-const LASTED: Duration = Duration::from_secs(1);
 /// How long a step may go on after SIGTERM. systemd kills after 90 s.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// Distinct complaints that are remembered to be logged once.
@@ -80,30 +74,20 @@ impl SessionTask {
 
     /// Runs until `stop` is cancelled, and then until the running steps have ended, at most [`DRAIN`].
     pub async fn run(mut self) {
-        let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut redial = Redial::new();
         while !self.stop.is_cancelled() {
             let gone = self.session().await;
             let left = self.desk.disconnected();
             drop(self.perform(left));
-            let wait = match gone {
+            let wait = redial.after(&gone);
+            match gone {
                 Gone::Stopping => break,
-                Gone::Never(trouble) => {
-                    let slow = matches!(trouble, Trouble::Person(_));
-                    self.complain(trouble);
-                    match slow {
-                        true => waits.next_wait().max(REFUSED_WAIT),
-                        false => waits.next_wait(),
-                    }
-                }
-                Gone::After(lasted, trouble) => {
+                Gone::Never(trouble) => self.complain(trouble),
+                Gone::After(_, trouble) => {
                     self.complaints.clear();
                     self.complain(trouble);
-                    if lasted >= LASTED {
-                        waits.reset();
-                    }
-                    waits.next_wait()
                 }
-            };
+            }
             tracing::debug!(?wait, "dialling again after a wait");
             let pulse = self.pulse.clone();
             let stop = self.stop.clone();
