@@ -20,9 +20,10 @@ DEMO=(
   btrfs-progs restic util-linux mount
 )
 # debootstrap, systemd-container, openssh-client: the hosts of tests/shell/bed.sh.
+# libfaketime sets the clock of one program.
 TEST=(
   "${DEMO[@]}" python3 python3-venv sqlite3 shellcheck ca-certificates fdisk e2fsprogs libcap2-bin
-  debootstrap systemd-container openssh-client lintian
+  debootstrap systemd-container openssh-client lintian libfaketime
 )
 
 # libFuzzer is C++.

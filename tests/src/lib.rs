@@ -3,6 +3,7 @@
 //! the agent's own tests and by the tests that run the programs.
 
 pub mod agent;
+pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod fleet;
@@ -11,4 +12,5 @@ pub mod pki;
 pub mod pool;
 pub mod programs;
 pub mod raw;
+pub mod simulation;
 pub mod wait;
