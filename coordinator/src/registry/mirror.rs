@@ -1,9 +1,10 @@
 //! Keeps the fleet in memory equal to the store: loads it once, then follows the store's transactions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostler_common::error::Chain;
-use hostler_common::id::{HypervisorId, OperationId, PoolName, ResourceName};
+use hostler_common::id::{HypervisorId, PoolName, ResourceName};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
@@ -11,7 +12,7 @@ use super::{Change, Fleet, Held, HypervisorRecord, POOLS_PREFIX, PREFIX, PoolRec
 use crate::operation::locks::{self, Lock};
 use crate::operation::record::{self, OperationRecord};
 use crate::store::json::{self, RecordError};
-use crate::store::{Event, Order, Range, Revision, Store, Watch, Write};
+use crate::store::{Order, Range, Revision, Store, Watch, Write};
 
 /// Loads the fleet and starts following it in `tasks`. `default_pool` is the configured one.
 ///
@@ -87,8 +88,10 @@ async fn follow(store: Store, registry: Registry, mut watch: Watch) {
     loop {
         match watch.next().await {
             Ok(Some(event)) => {
+                // Read first: who looks at the fleet is kept waiting only while it changes.
+                let news: Vec<_> = event.writes.iter().filter_map(News::of).collect();
                 // All of a transaction at once: nobody sees half of it.
-                let taken = registry.write(|fleet| apply(fleet, &event));
+                let taken = registry.write(|fleet| take(fleet, news, event.revision));
                 registry.taken.send_replace(event.revision);
                 for taken in taken {
                     registry.tell(match taken {
@@ -126,85 +129,65 @@ enum Taken {
     Operation(Arc<OperationRecord>),
 }
 
-fn apply(fleet: &mut Fleet, event: &Event) -> Vec<Taken> {
-    event
-        .writes
-        .iter()
-        .filter_map(|write| take(fleet, write, event.revision))
-        .collect()
+/// A write as the fleet understands it. None stands for a key that was removed.
+enum News {
+    Hypervisor(HypervisorId, Option<HypervisorRecord>),
+    Pool(PoolName, Option<PoolRecord>),
+    Lock(ResourceName, Option<Lock>),
+    Operation(Arc<OperationRecord>),
 }
 
-/// Takes one write, unless what is known is as new.
-fn take(fleet: &mut Fleet, write: &Write, modified: Revision) -> Option<Taken> {
-    let key = write.key();
-    if let Some(id) = key.strip_prefix(PREFIX) {
-        let id: HypervisorId = id.parse().ok()?;
-        if fleet
-            .hypervisors
-            .get(&id)
-            .is_some_and(|held| held.modified >= modified)
-        {
-            return None;
+impl News {
+    /// None for what is nothing of the fleet, or cannot be read.
+    fn of(write: &Write) -> Option<Self> {
+        let key = write.key();
+        if let Some(id) = key.strip_prefix(PREFIX) {
+            Some(Self::Hypervisor(id.parse().ok()?, value(write)?))
+        } else if let Some(name) = key.strip_prefix(POOLS_PREFIX) {
+            Some(Self::Pool(name.parse().ok()?, value(write)?))
+        } else if let Some(resource) = resource_of(key) {
+            Some(Self::Lock(resource, value(write)?))
+        } else if key.starts_with(record::PREFIX) {
+            // A removed one had ended before, and nobody follows it.
+            Some(Self::Operation(Arc::new(value(write)??)))
+        } else {
+            None
         }
-        match value(write)? {
-            Some(value) => drop(fleet.hypervisors.insert(id.clone(), Held { value, modified })),
-            None => drop(fleet.hypervisors.remove(&id)),
-        }
-        return Some(Taken::Hypervisor(id));
     }
-    if let Some(name) = key.strip_prefix(POOLS_PREFIX) {
-        let name: PoolName = name.parse().ok()?;
-        if fleet
-            .pools
-            .get(&name)
-            .is_some_and(|held| held.modified >= modified)
-        {
-            return None;
+}
+
+fn take(fleet: &mut Fleet, news: Vec<News>, modified: Revision) -> Vec<Taken> {
+    let one = |news| match news {
+        News::Hypervisor(id, value) => {
+            put(&mut fleet.hypervisors, &id, value, modified).then_some(Taken::Hypervisor(id))
         }
-        match value(write)? {
-            Some(value) => drop(fleet.pools.insert(name.clone(), Held { value, modified })),
-            None => drop(fleet.pools.remove(&name)),
+        News::Pool(name, value) => put(&mut fleet.pools, &name, value, modified).then_some(Taken::Pool(name)),
+        News::Lock(resource, value) => {
+            put(&mut fleet.locks, &resource, value, modified).then(|| holder(fleet, resource))
         }
-        return Some(Taken::Pool(name));
+        News::Operation(record) => {
+            let unended = record.end().is_none().then(|| record.clone());
+            put(&mut fleet.operations, &record.id, unended, modified).then_some(Taken::Operation(record))
+        }
+    };
+    news.into_iter().filter_map(one).collect()
+}
+
+/// Puts `value` in its place, or takes away what is there. False when what is known is as new.
+fn put<K: Ord + Clone, T>(
+    all: &mut BTreeMap<K, Held<T>>,
+    key: &K,
+    value: Option<T>,
+    modified: Revision,
+) -> bool {
+    if all.get(key).is_some_and(|held| held.modified >= modified) {
+        return false;
     }
-    if let Some(resource) = resource_of(key) {
-        if fleet
-            .locks
-            .get(&resource)
-            .is_some_and(|held| held.modified >= modified)
-        {
-            return None;
-        }
-        match value(write)? {
-            Some(value) => drop(fleet.locks.insert(resource.clone(), Held { value, modified })),
-            None => drop(fleet.locks.remove(&resource)),
-        }
-        return Some(holder(fleet, resource));
+    match value {
+        Some(value) => drop(all.insert(key.clone(), Held { value, modified })),
+        None => drop(all.remove(key)),
     }
-    if let Some(id) = key.strip_prefix(record::PREFIX) {
-        let id: OperationId = id.parse().ok()?;
-        if fleet
-            .operations
-            .get(&id)
-            .is_some_and(|held| held.modified >= modified)
-        {
-            return None;
-        }
-        // A removed one had ended before, and nobody follows it.
-        let value: Arc<OperationRecord> = Arc::new(value(write)??);
-        match value.end() {
-            None => drop(fleet.operations.insert(
-                id,
-                Held {
-                    value: value.clone(),
-                    modified,
-                },
-            )),
-            Some(_) => drop(fleet.operations.remove(&id)),
-        }
-        return Some(Taken::Operation(value));
-    }
-    None
+    true
 }
 
 /// What the lock of `resource` belongs to. A hypervisor and a pool never share a name.

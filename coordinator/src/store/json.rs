@@ -6,6 +6,9 @@ use thiserror::Error;
 
 use super::{Entry, StoreError, Write};
 
+/// Room for most records, in bytes: it is not to grow while it is written.
+const RECORD: usize = 1024;
+
 /// Why a record cannot be had.
 #[derive(Debug, Error)]
 pub enum RecordError {
@@ -44,7 +47,8 @@ pub fn read_value<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Rec
 
 /// The write that stores a record.
 pub fn put<T: Serialize>(key: String, record: &T) -> Write {
+    let mut value = Vec::with_capacity(RECORD);
     // Our records hold only strings, numbers, lists and string-keyed maps, which always serialise.
-    let value = serde_json::to_vec(record).expect("records serialise");
+    serde_json::to_writer(&mut value, record).expect("records serialise");
     Write::Put { key, value }
 }

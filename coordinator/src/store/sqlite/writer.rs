@@ -53,7 +53,7 @@ impl Writer {
                 .drain(..)
                 .map(|request| (request.transaction, request.answer))
                 .unzip();
-            match self.commit(&transactions) {
+            match self.commit(transactions) {
                 Ok((outcomes, events)) => {
                     for event in events {
                         self.hub.publish(event);
@@ -97,7 +97,7 @@ impl Writer {
     }
 
     /// All of the group in one SQLite transaction: each is applied whole or conflicts; an error undoes all.
-    fn commit(&mut self, group: &[Transaction]) -> rusqlite::Result<(Vec<Committed>, Vec<Event>)> {
+    fn commit(&mut self, group: Vec<Transaction>) -> rusqlite::Result<(Vec<Committed>, Vec<Event>)> {
         let sql = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -108,7 +108,7 @@ impl Writer {
         let mut outcomes = Vec::with_capacity(group.len());
         let mut events = Vec::new();
         for transaction in group {
-            if !holds(&sql, transaction)? {
+            if !holds(&sql, &transaction)? {
                 outcomes.push(Committed::Conflict);
                 continue;
             }
@@ -118,7 +118,7 @@ impl Writer {
             }
             events.push(Event {
                 revision,
-                writes: transaction.writes.clone(),
+                writes: transaction.writes,
             });
             outcomes.push(Committed::At(revision));
         }
