@@ -1,0 +1,115 @@
+# shellcheck shell=bash
+# What was asked for, and the same written down for `resume`. An argument that is not understood ends with the code 2.
+
+VERB="" INVENTORY_FILE="" LIMIT="" PACKAGE_FILE="" SHA256="" CANARY=1 BATCH=10% MAX_UNAVAILABLE="" WAIT=120 SETTLE=5
+OPERATION_WAIT=600 ON_TROUBLE=fail DIALS="" TAKE_OVER=no CA="${HOSTLER_CA:-}" SSH_CONFIG=""
+STATE="${XDG_STATE_HOME:-$HOME/.local/state}/hostler/rollout"
+# What a run keeps for those that go on with it.
+declare -A GIVEN=()
+KEPT=(CANARY BATCH MAX_UNAVAILABLE WAIT SETTLE OPERATION_WAIT ON_TROUBLE DIALS TAKE_OVER CA SSH_CONFIG HOSTLER)
+
+usage_fails() {
+  printf '%s: %s. See: %s --help\n' "$REPORT_NAME" "$*" "$0" >&2
+  exit 2
+}
+
+absolute() {
+  if [[ -z "$1" || "$1" == /* ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi
+}
+
+arguments_read() {
+  VERB="${1:-}"
+  case "$VERB" in
+    plan | apply | status | resume | rollback) shift ;;
+    "" | help | -h | --help)
+      sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0"
+      exit 0
+      ;;
+    *) usage_fails "unknown verb '$VERB'" ;;
+  esac
+  while [[ $# -gt 0 ]]; do
+    local option=$1
+    if [[ "$option" == --take-over ]]; then
+      TAKE_OVER=take-over
+      GIVEN[TAKE_OVER]=1
+      shift
+      continue
+    fi
+    [[ "$option" == --* ]] || usage_fails "'$option' is not understood"
+    [[ $# -ge 2 ]] || usage_fails "$option needs a value"
+    case "$option" in
+      --inventory) INVENTORY_FILE=$2 ;;
+      --limit) LIMIT=$2 ;;
+      --package) PACKAGE_FILE=$2 ;;
+      --sha256) SHA256=$2 ;;
+      --canary) CANARY=$2 ;;
+      --batch) BATCH=$2 ;;
+      --max-unavailable) MAX_UNAVAILABLE=$2 ;;
+      --wait) WAIT=$2 ;;
+      --settle) SETTLE=$2 ;;
+      --operation-wait) OPERATION_WAIT=$2 ;;
+      --on-trouble) ON_TROUBLE=$2 ;;
+      --dials) DIALS=$2 ;;
+      --ca) CA="$(absolute "$2")" ;;
+      --hostler) HOSTLER=$2 ;;
+      --ssh-config) SSH_CONFIG="$(absolute "$2")" ;;
+      --state) STATE="$(absolute "$2")" ;;
+      *) usage_fails "unknown option $option" ;;
+    esac
+    option="${option#--}"
+    option="${option//-/_}"
+    GIVEN[${option^^}]=1
+    shift 2
+  done
+  local name
+  for name in BATCH MAX_UNAVAILABLE; do
+    [[ "${!name}" =~ ^([1-9][0-9]*%?)?$ ]] || usage_fails "'${!name}' is neither a number nor a share as 10%"
+  done
+  for name in WAIT SETTLE OPERATION_WAIT; do
+    [[ "${!name}" =~ ^[0-9]+$ ]] || usage_fails "'${!name}' is no number of seconds"
+  done
+  [[ "$ON_TROUBLE" =~ ^(skip|fail)$ ]] || usage_fails "--on-trouble is skip or fail, not '$ON_TROUBLE'"
+  if [[ "$VERB" == plan || "$VERB" == apply ]]; then
+    [[ -n "$INVENTORY_FILE" ]] || usage_fails "$VERB needs --inventory FILE"
+    [[ -n "$PACKAGE_FILE" ]] || usage_fails "$VERB needs --package FILE"
+  fi
+  RESUME="$0 resume --state $STATE"
+  tools_ready
+}
+
+tools_ready() {
+  local tool
+  for tool in ssh jq openssl dpkg-deb flock sha256sum "$HOSTLER"; do
+    command -v "$tool" >/dev/null || fail "$tool is missing here"
+  done
+  if [[ -n "$SSH_CONFIG" ]]; then SSH_OPTIONS=(-F "$SSH_CONFIG"); fi
+}
+
+# The settings and the hosts of this run.
+settings_put() {
+  local name host
+  for name in "${KEPT[@]}"; do put "setting.$name" "${!name}"; done
+  put version "$DEB_VERSION"
+  for host in "${HOSTS[@]}"; do
+    printf '%s\t%s\t%s\t%s\n' "$host" "${HOST_ADDRESS[$host]}" "${HOST_USER[$host]:--}" "${HOST_PORT[$host]:--}"
+  done >"$RUN_DIR/inventory"
+}
+
+settings_get() {
+  local name host address user port
+  for name in "${KEPT[@]}"; do
+    # What is said now counts more, and counts from now on.
+    if [[ -n "${GIVEN[$name]:-}" ]]; then put "setting.$name" "${!name}"; fi
+    printf -v "$name" '%s' "$(get "setting.$name")"
+  done
+  HOSTS=()
+  declare -gA HOST_ADDRESS=() HOST_USER=() HOST_PORT=()
+  while IFS=$'\t' read -r host address user port; do
+    HOSTS+=("$host")
+    HOST_ADDRESS[$host]=$address
+    HOST_USER[$host]="${user#-}"
+    HOST_PORT[$host]="${port#-}"
+  done <"$RUN_DIR/inventory"
+  MAX_UNAVAILABLE="$(share "${#HOSTS[@]}" "$MAX_UNAVAILABLE")"
+  tools_ready
+}

@@ -1,0 +1,103 @@
+# shellcheck shell=bash
+# What would change, what did, and the package that it is about. Only looks.
+
+# Those that cannot have the package.
+TROUBLED=()
+
+# package_read FILE: its facts, or a sentence why it is no package of ours.
+package_read() {
+  local file=$1 fields
+  [[ -r "$file" ]] || fail "the package '$file' cannot be read"
+  fields="$(dpkg-deb -f "$file" Package Version Architecture Installed-Size 2>/dev/null)" || fail "$file is no Debian package, or a broken one"
+  # Its control part may be whole while its files are not.
+  dpkg-deb --fsys-tarfile "$file" 2>/dev/null | tar -t >/dev/null 2>&1 || fail "$file is a broken package: its files cannot be read"
+  [[ "$(sed -n 's/^Package: //p' <<<"$fields")" == "$PACKAGE" ]] || fail "$file is the package $(sed -n 's/^Package: //p' <<<"$fields"), not $PACKAGE"
+  DEB_VERSION="$(sed -n 's/^Version: //p' <<<"$fields")"
+  DEB_ARCH="$(sed -n 's/^Architecture: //p' <<<"$fields")"
+  INSTALLED_KB="$(sed -n 's/^Installed-Size: //p' <<<"$fields")"
+  INSTALLED_KB="${INSTALLED_KB:-0}"
+  DEB_KB=$(($(stat -c %s "$file") / 1024 + 1))
+  DEB_SUM="$(sha256sum "$file" | cut -d' ' -f1)"
+  # An epoch's colon is no character for a file name.
+  DEB_NAME="${PACKAGE}_${DEB_VERSION//:/%3a}_$DEB_ARCH.deb"
+  [[ -z "$SHA256" || "$SHA256" == "$DEB_SUM" ]] || fail "$file is not what it should be: its SHA-256 is $DEB_SUM, not $SHA256"
+}
+
+# As many hosts at once as this machine can have ssh connections without a thought.
+look_at_all() {
+  local host trouble
+  fleet_snapshot "$RUN_DIR/fleet.json" || fail "the coordinator does not answer (see above). Try: $HOSTLER hypervisors list"
+  for host in "${HOSTS[@]}"; do
+    while (($(jobs -pr | wc -l) >= 20)); do wait -n || true; done
+    mkdir -p "$RUN_DIR/hosts/$host"
+    (
+      trap - ERR EXIT
+      set +eE
+      host_look "$host"
+    ) 2>>"$RUN_DIR/hosts/$host/log" &
+  done
+  wait
+  TROUBLED=()
+  for host in "${HOSTS[@]}"; do
+    trouble="$(trouble_of "$host")"
+    put_host "$host" trouble "$trouble"
+    if [[ -n "$trouble" ]]; then TROUBLED+=("$host"); fi
+  done
+}
+
+# would HOST: in a word and a sentence.
+would() {
+  local host=$1 facts installed
+  facts="$(get_host "$host" facts)"
+  installed="$(fact "$facts" version)"
+  if [[ -n "$(get_host "$host" trouble)" ]]; then
+    printf 'trouble\t%s' "$(get_host "$host" trouble)"
+  elif [[ -z "$installed" ]]; then
+    printf 'install\t%s' "$(is_enrolled "$host" || echo "not enrolled: the agent will wait for its certificate")"
+  elif [[ "$installed" == "$DEB_VERSION" ]]; then
+    printf 'nothing\tup to date'
+  elif dpkg --compare-versions "$installed" gt "$DEB_VERSION"; then
+    printf 'downgrade\t'
+  else
+    printf 'upgrade\t'
+  fi
+}
+
+plan_print() {
+  local host facts what words running seen
+  printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' HOST BATCH WOULD INSTALLED WANTED ARCH ""
+  for host in "${HOSTS[@]}"; do
+    facts="$(get_host "$host" facts)"
+    IFS=$'\t' read -r what words <<<"$(would "$host")"
+    running="$(fleet_operations "$RUN_DIR/fleet.json" "$host")"
+    seen=""
+    if fleet_lists "$RUN_DIR/fleet.json" "$host" && ! fleet_connected "$RUN_DIR/fleet.json" "$host"; then seen="the coordinator does not see it"; fi
+    printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' "$host" "$(get_host "$host" batch | sed 's/^0$/canary/')" "$what" \
+      "$(fact "$facts" version | sed 's/^$/-/')" "$DEB_VERSION" "$(fact "$facts" arch | sed 's/^$/-/')" \
+      "${words}${running:+${words:+; }waits for ${running// /, }}${seen:+${words:+; }$seen}"
+  done
+}
+
+summary() {
+  local host skipped=() code=0
+  say "rollout $RUN of $PACKAGE $(get version): $(get outcome)"
+  for host in "${HOSTS[@]}"; do
+    printf '%-20s %-10s %s\n' "$host" "$(phase_of "$host" | sed 's/^$/planned/')" "$(get_host "$host" reason)"
+  done
+  mapfile -t skipped < <(hosts_in skipped "${HOSTS[@]}")
+  case "$(get outcome)" in
+    failed)
+      printf '%s: stopped. %s. What every host went through is in %s/hosts. When it is mended: %s\n' "$REPORT_NAME" "$(get blame)" "$RUN_DIR" "$RESUME" >&2
+      code=1
+      ;;
+    running) note "it is at work, or died; go on: $RESUME" ;;
+    "taken back") if [[ -n "$(hosts_in failed "${HOSTS[@]}")" ]]; then code=1; fi ;;
+    *)
+      if [[ ${#skipped[@]} -gt 0 ]]; then
+        note "${#skipped[@]} hosts were skipped; when they are mended: $0 apply again"
+        code=4
+      fi
+      ;;
+  esac
+  exit "$code"
+}

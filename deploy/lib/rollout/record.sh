@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# What a rollout writes down, so that one that dies can be taken up: a directory a run, a directory a host in it.
+# Every fact is one small file, replaced as a whole: a kill leaves the old or the new one.
+# Owns the state directory (STATE) and its lock. One run at a time is the current one.
+
+# A host's phases, in their order:
+#   planned     nothing done yet                 waiting    for its operations to end
+#   copying     the package goes there           installing dpkg may have begun: from here on it may need to be put back
+#   verifying   installed; is it healthy?        done       healthy on the new version
+#   skipped     in trouble before anything changed, and passed over
+#   failed      in trouble, and not as it was    restored   had begun, and has the package before again
+#   refused     in trouble before anything changed
+
+RUN=""
+
+record_lock() {
+  mkdir -p "$STATE/runs"
+  exec {STATE_LOCK}>"$STATE/lock"
+}
+
+# record_try_lock SECONDS SENTENCE: what a dead run still does on a host holds the lock too.
+record_try_lock() {
+  flock --wait "$1" "$STATE_LOCK" || fail "$2"
+}
+
+record_new() {
+  RUN="$(date -u +%Y%m%dT%H%M%SZ)-$$@$(hostname)"
+  RUN_DIR="$STATE/runs/$RUN"
+  mkdir -p "$RUN_DIR/hosts"
+  # A page of history; each holds a package.
+  find "$STATE/runs" -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | LC_ALL=C sort -r | sed 1,10d |
+    while IFS= read -r old; do rm -rf "${STATE:?}/runs/$old"; done
+}
+
+# The run is the current one from here on: everything that it needs is in it.
+record_begin() {
+  put outcome running
+  ln -sfn "runs/$RUN" "$STATE/current.new"
+  mv -T "$STATE/current.new" "$STATE/current"
+}
+
+# Whether nobody works on it, though it is not at its end.
+record_is_dead() {
+  [[ "$(get outcome)" == running ]] && flock --nonblock "$STATE_LOCK"
+}
+
+record_open() {
+  [[ -e "$STATE/current/outcome" ]] || return 1
+  RUN_DIR="$(readlink -f "$STATE/current")"
+  RUN="$(basename "$RUN_DIR")"
+}
+
+# put NAME WORDS..., get NAME: of the run.
+put() {
+  local name=$1
+  shift
+  printf '%s\n' "$*" >"$RUN_DIR/$name.new"
+  mv "$RUN_DIR/$name.new" "$RUN_DIR/$name"
+}
+
+get() {
+  cat "$RUN_DIR/$1" 2>/dev/null || true
+}
+
+# put_host HOST NAME WORDS..., get_host HOST NAME
+put_host() {
+  local host=$1 name=$2
+  shift 2
+  mkdir -p "$RUN_DIR/hosts/$host"
+  put "hosts/$host/$name" "$@"
+}
+
+get_host() {
+  get "hosts/$1/$2"
+}
+
+# phase HOST PHASE [WORDS...]: written down, logged, and said when it is an end.
+phase() {
+  local host=$1 phase=$2
+  shift 2
+  put_host "$host" reason "$*"
+  put_host "$host" phase "$phase"
+  host_log "$host" "$phase${*:+: $*}"
+  case "$phase" in
+    done | restored) note "$host: $*" ;;
+    skipped | failed | refused) note "$host: $phase: $*" ;;
+  esac
+}
+
+phase_of() {
+  get_host "$1" phase
+}
+
+host_log() {
+  local host=$1
+  shift
+  mkdir -p "$RUN_DIR/hosts/$host"
+  printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$RUN_DIR/hosts/$host/log"
+}
+
+# hosts_in PHASE HOST...: those of the hosts that are in the phase.
+hosts_in() {
+  local phase=$1 host
+  shift
+  for host in "$@"; do
+    if [[ "$(phase_of "$host")" == "$phase" ]]; then printf '%s\n' "$host"; fi
+  done
+}
