@@ -105,7 +105,7 @@ fn default_listen() -> SocketAddr {
 }
 
 fn default_data_dir() -> PathBuf {
-    "/var/lib/hostler".into()
+    "/var/lib/hostler-coordinator".into()
 }
 
 /// TOML has no null: an empty text stands for none.
