@@ -8,7 +8,7 @@
 #   --output    where they go (target/debian)
 #   --built     takes the programs from this folder and builds none
 #
-# Owns .tools/cargo (cargo-deb) and .tools/package (manual pages, completions, the changelog). The last lines of its output
+# Owns .tools/cargo (cargo-deb) and .tools/package* (manual pages, completions, the changelog). The last lines of its output
 # are the packages' paths.
 set -Eeuo pipefail
 top="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -65,6 +65,10 @@ if [[ -z "$built" ]]; then
   cargo build --locked --profile "$profile" --bins -p hostler-pki "${CRATES[@]/#/--package=}"
   built="$built_by_cargo"
 fi
+# One at a time: all of them use the same folder.
+mkdir -p "$(dirname "$PARTS")"
+exec {lock}>"$PARTS.lock"
+flock "$lock"
 rm -rf "$PARTS"
 # cargo-deb takes programs from cargo's target folder alone. This one is its own: nobody else builds into it meanwhile.
 export CARGO_TARGET_DIR="$PARTS/target"
