@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_client::FleetServiceClient;
+use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_common::rpc::operations::v1 as operations;
 use hostler_common::rpc::operations::v1::OperationState;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
@@ -38,6 +39,12 @@ pub enum Call {
     Backup,
     /// This file of the latest backup replaces what is there.
     Restore(String),
+    /// The newest backup is checked.
+    Verify,
+    /// This backup goes.
+    Delete(String),
+    /// The hypervisor is kept from everybody else.
+    Hold,
 }
 
 impl Call {
@@ -50,6 +57,9 @@ impl Call {
             Self::Shrink(_) => "ShrinkStorage",
             Self::Backup => "CreateBackup",
             Self::Restore(_) => "RestoreBackup",
+            Self::Verify => "VerifyBackup",
+            Self::Delete(_) => "DeleteBackup",
+            Self::Hold => "ProposeOperation",
         }
     }
 }
@@ -220,6 +230,27 @@ impl Client {
                     said.map(|said| heard(said.state(), said.msg, Some(said.operation_id), said.measure))
                 }))
             }
+            Call::Verify => {
+                let stream = self.fleet.verify_backup(fleet::VerifyBackupRequest {
+                    pool,
+                    id: String::new(),
+                    read_percent: 100,
+                });
+                Box::pin(stream.await?.into_inner().map(|said| {
+                    said.map(|said| heard(said.state(), said.msg, Some(said.operation_id), said.measure))
+                }))
+            }
+            Call::Delete(backup) => {
+                let stream = self.fleet.delete_backup(fleet::DeleteBackupRequest {
+                    pool,
+                    id: backup.clone(),
+                    dry_run: false,
+                });
+                Box::pin(stream.await?.into_inner().map(|said| {
+                    said.map(|said| heard(said.state(), said.msg, Some(said.operation_id), said.measure))
+                }))
+            }
+            Call::Hold => return Err(Status::invalid_argument("a hold has no stream")),
         })
     }
 
@@ -283,6 +314,30 @@ impl Client {
             match tokio::time::timeout(ANSWER_WITHIN, call).await {
                 Ok(Ok(_)) => return,
                 Ok(Err(status)) if status.code() == Code::FailedPrecondition => return,
+                _ => tokio::time::sleep(AGAIN_AFTER).await,
+            }
+        }
+    }
+
+    /// Takes or renews the lock on the hypervisor, or gives it back with 0 seconds, until the coordinator has heard
+    /// it. `None` when it refuses.
+    pub async fn hold(&self, token: &str, seconds: u32) -> Option<fleet::Operation> {
+        let proposal = ProposeOperationRequest {
+            name: "hv1".to_owned(),
+            proposing_peer_token: token.to_owned(),
+            lock_for_seconds: seconds,
+            ..Default::default()
+        };
+        let request = fleet::ProposeOperationRequest {
+            proposal: Some(proposal),
+            reason: "a test".to_owned(),
+        };
+        loop {
+            let mut fleet = self.fleet.clone();
+            let call = fleet.propose_operation(request.clone());
+            match tokio::time::timeout(ANSWER_WITHIN, call).await {
+                Ok(Ok(answer)) => return answer.into_inner().operation,
+                Ok(Err(status)) if status.code() == Code::FailedPrecondition => return None,
                 _ => tokio::time::sleep(AGAIN_AFTER).await,
             }
         }

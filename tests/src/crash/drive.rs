@@ -15,16 +15,17 @@ use super::invariants::{self, Evidence};
 use super::round::{Beside, Blow, Has, How, Lean, Moment, Round, Victim, Work};
 use super::tally::Tally;
 use super::truth::{self, Truth};
-use super::world::World;
+use super::world::{Setting, World};
 use crate::pool::LoopPool;
+use hostler_common::rpc::hostler::fleet::v1 as fleet;
 
 /// From the last blow until everything has settled: the lease, the waits of whoever dials again, and the operation
 /// itself, on a machine that does much else.
-const SETTLES_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The file that restores bring back.
-const SPOILT: &str = "desktops/file-1";
+pub(super) const SPOILT: &str = "desktops/file-1";
 
 /// What is to be done to one world.
 #[derive(Debug, Clone, Copy)]
@@ -42,36 +43,42 @@ pub struct Course {
 /// # Errors
 /// When an invariant is broken: with the seed, everything that was done, and the ends of the logs.
 pub async fn run(course: Course) -> anyhow::Result<Tally> {
-    let mut driver = Driver::begin(course)?;
+    let mut driver = Driver::begin(course, World::begin(Setting::random(course.has))?);
     match driver.whole().await {
         Ok(()) => Ok(driver.tally),
         Err(error) => bail!(driver.obituary(&error)),
     }
 }
 
-struct Driver {
+pub(super) struct Driver {
     course: Course,
     dice: Dice,
-    world: World,
-    tally: Tally,
+    pub(super) world: World,
+    pub(super) tally: Tally,
     /// Every operation that is known.
     known: BTreeSet<String>,
     /// Every id that a client was ever told.
     acknowledged: BTreeSet<String>,
-    story: String,
+    /// What is done now makes a person needed.
+    pub(super) attention_is_due: bool,
+    /// When a program was started again that a point had killed.
+    pub(super) revived: Option<Instant>,
+    pub(super) story: String,
 }
 
 impl Driver {
-    fn begin(course: Course) -> anyhow::Result<Self> {
-        Ok(Self {
+    pub(super) fn begin(course: Course, world: World) -> Self {
+        Self {
             course,
             dice: Dice::new(course.seed),
-            world: World::begin(course.has)?,
+            world,
             tally: Tally::default(),
             known: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            attention_is_due: false,
+            revived: None,
             story: String::new(),
-        })
+        }
     }
 
     async fn whole(&mut self) -> anyhow::Result<()> {
@@ -88,7 +95,7 @@ impl Driver {
     }
 
     /// What only a whole read of everything tells.
-    fn last_look(&mut self) -> anyhow::Result<()> {
+    pub(super) fn last_look(&mut self) -> anyhow::Result<()> {
         if let Some(pool) = &self.world.pool {
             pool.scrub();
             pool.restic(&["check", "--read-data", "--no-lock"]);
@@ -99,7 +106,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn undisturbed(&mut self, call: Call) -> anyhow::Result<()> {
+    pub(super) async fn undisturbed(&mut self, call: Call) -> anyhow::Result<()> {
         let _ = writeln!(self.story, "{call:?}, undisturbed");
         let before = self.look();
         let told = vec![
@@ -109,7 +116,7 @@ impl Driver {
                 .follow(call, watch::Sender::default())
                 .await,
         ];
-        self.settle(Some(before), told).await
+        self.settle(Some(before), told).await.map(drop)
     }
 
     async fn round(&mut self, round: &Round) -> anyhow::Result<()> {
@@ -200,17 +207,22 @@ impl Driver {
         calls
     }
 
-    fn look(&self) -> Truth {
+    pub(super) fn look(&self) -> Truth {
         Truth::of(&self.world.site, self.world.pool.as_ref())
     }
 
-    /// Waits until every invariant holds, and counts how things ended.
-    async fn settle(&mut self, before: Option<Truth>, told: Vec<Told>) -> anyhow::Result<()> {
+    /// Waits until every invariant holds, and counts how things ended. Answers with the operations since the last time.
+    pub(super) async fn settle(
+        &mut self,
+        before: Option<Truth>,
+        told: Vec<Told>,
+    ) -> anyhow::Result<Vec<fleet::Operation>> {
         let begun = Instant::now();
         self.acknowledged
             .extend(told.iter().filter_map(|told| told.id.clone()));
         let mut last = String::new();
         let evidence = loop {
+            self.world.revive(&mut self.tally);
             last = match self.evidence(before.clone(), told.clone()).await {
                 Err(missing) => missing.to_owned(),
                 Ok(evidence) => match broken(&evidence) {
@@ -245,7 +257,8 @@ impl Driver {
             }
         }
         self.known.extend(evidence.made.iter().map(|it| it.id.clone()));
-        self.repair(&evidence).await
+        self.repair(&evidence).await?;
+        Ok(evidence.made)
     }
 
     async fn evidence(&mut self, before: Option<Truth>, told: Vec<Told>) -> Result<Evidence, &'static str> {
@@ -276,6 +289,7 @@ impl Driver {
             damaged: truth::damaged_journals(site),
             panics: panics(&self.world),
             fallen: self.world.fallen(),
+            attention_is_due: self.attention_is_due,
             history,
             after,
         })
@@ -332,11 +346,17 @@ impl Driver {
             Has::Hypervisor => " --no-pool",
             Has::HypervisorAndPool => "",
         };
-        let mut text = format!(
-            "{error:#}\nreplay: crash --worlds 1 --kills {kills} --seed {seed}{without}\n{}",
-            self.story
-        );
-        let kept = std::env::temp_dir().join(format!("hostler-crash-{seed}"));
+        self.tell(
+            error,
+            &format!("--worlds 1 --kills {kills} --seed {seed}{without}"),
+            &seed.to_string(),
+        )
+    }
+
+    /// The same, with the arguments of `crash` that show it again, and a name for where its logs go.
+    pub(super) fn tell(&self, error: &anyhow::Error, replay: &str, name: &str) -> String {
+        let mut text = format!("{error:#}\nreplay: crash {replay}\n{}", self.story);
+        let kept = std::env::temp_dir().join(format!("hostler-crash-{name}"));
         let _ = std::fs::create_dir_all(&kept);
         for log in ["coordinator.log", "agent.log"] {
             let said = std::fs::read_to_string(self.world.site.path(log)).unwrap_or_default();
@@ -354,7 +374,7 @@ fn broken(evidence: &Evidence) -> Option<String> {
     })
 }
 
-fn end(operation: &hostler_common::rpc::hostler::fleet::v1::Operation) -> &'static str {
+fn end(operation: &fleet::Operation) -> &'static str {
     use hostler_common::rpc::operations::v1::OperationState;
     match operation.state() {
         OperationState::Completed => "COMPLETED",
@@ -382,7 +402,7 @@ async fn until(moment: Moment, mut seen: watch::Receiver<Seen>) -> &'static str 
     }
 }
 
-async fn cancel_at(client: Client, moment: Moment, mut seen: watch::Receiver<Seen>) {
+pub(super) async fn cancel_at(client: Client, moment: Moment, mut seen: watch::Receiver<Seen>) {
     until(moment, seen.clone()).await;
     let id = match seen.wait_for(|seen| seen.over || seen.id.is_some()).await {
         Ok(seen) => seen.id.clone(),
@@ -394,7 +414,7 @@ async fn cancel_at(client: Client, moment: Moment, mut seen: watch::Receiver<See
 }
 
 /// Puts something else where a file of the pool is, keeping what it was.
-fn spoil(pool: &LoopPool) {
+pub(super) fn spoil(pool: &LoopPool) {
     let file = pool.mount_point().join(SPOILT);
     let original = pool.path("original");
     std::fs::copy(&file, &original).expect("the file is copied");

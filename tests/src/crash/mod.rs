@@ -15,8 +15,11 @@ pub mod dice;
 pub mod drive;
 pub mod invariants;
 pub mod round;
+pub mod scenes;
 pub mod tally;
+pub mod trap;
 pub mod truth;
+pub mod walk;
 pub mod world;
 
 use anyhow::Context as _;

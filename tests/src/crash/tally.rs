@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// The longest of them.
+const RECOVERIES_SHOWN: usize = 20;
+
 /// Counts of one world, or of several together.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
@@ -11,6 +14,7 @@ pub struct Tally {
     /// Every SIGKILL.
     pub kills: u64,
     longest_settling: (Duration, String),
+    recoveries: BTreeMap<String, Duration>,
 }
 
 impl Tally {
@@ -26,6 +30,14 @@ impl Tally {
         }
     }
 
+    /// From the start of a program that was killed at a point to the end of its operation; the last line of `story`
+    /// says which.
+    pub fn recovered(&mut self, took: Duration, story: &str) {
+        let line = story.lines().last().unwrap_or_default().trim();
+        let longest = self.recoveries.entry(line.to_owned()).or_default();
+        *longest = took.max(*longest);
+    }
+
     /// Adds another world's.
     pub fn add(&mut self, other: Self) {
         for (key, count) in other.counts {
@@ -34,6 +46,9 @@ impl Tally {
         self.kills += other.kills;
         let (took, last) = other.longest_settling;
         self.settled(took, last);
+        for (story, took) in other.recoveries {
+            self.recovered(took, &story);
+        }
     }
 
     /// How often `what` was counted.
@@ -61,6 +76,16 @@ impl fmt::Display for Tally {
             "{:<60}{longest:>6.1} s",
             "longest until everything had settled"
         )?;
-        writeln!(f, "  it waited for: {last}")
+        writeln!(f, "  it waited for: {last}")?;
+        if self.recoveries.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "longest from a restart to the end of the operation")?;
+        let mut recoveries: Vec<_> = self.recoveries.iter().collect();
+        recoveries.sort_by_key(|(_, took)| std::cmp::Reverse(**took));
+        for (story, took) in recoveries.into_iter().take(RECOVERIES_SHOWN) {
+            writeln!(f, "  {story:<58}{:>6.1} s", took.as_secs_f64())?;
+        }
+        Ok(())
     }
 }

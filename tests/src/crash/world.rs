@@ -9,15 +9,14 @@ use std::time::Duration;
 use super::client::Client;
 use super::round::{Blow, Has, How, Victim};
 use super::tally::Tally;
+use super::trap::Trap;
 use crate::pool::{Backups, Checksums, LoopPool};
-use crate::programs::{Process, Site};
+use crate::programs::{Process, Site, command};
 
-/// The agent's lease, in seconds.
-pub const LEASE: u64 = 2;
 /// How often an operation may be taken.
 pub const ATTEMPTS: u32 = 6;
-/// A paused agent sleeps for longer than its lease.
-const PAUSE: Duration = Duration::from_millis(LEASE * 1000 + 700);
+/// A paused agent sleeps for so much longer than its lease.
+const OVERSLEEPS: Duration = Duration::from_millis(700);
 
 /// The activation. A lock tells when two run at once, whoever was killed: the kernel frees it with its holder.
 const ACTIVATION: &str = r#"#!/bin/sh
@@ -37,6 +36,15 @@ while [ $part -lt "$(cat parts)" ]; do
   sleep 0.05 9>&-
   part=$((part + 1))
 done
+if [ -e "broken-$1" ]; then
+  # It did what it should, and says that it did not.
+  case $1 in
+  start) touch active ;;
+  stop) rm -f active ;;
+  esac
+  echo "$1 is broken"
+  exit 1
+fi
 case $1 in
 start) touch active ;;
 stop) rm -f active ;;
@@ -53,6 +61,28 @@ const LIBVIRT: &str = "<node>
 /// Ports below those that the kernel hands out to clients: a coordinator must get its own again.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
+/// How a world is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// What it has.
+    pub has: Has,
+    /// The agent's lease, in seconds.
+    pub lease: u64,
+    /// More lines of the coordinator's `[operations]`.
+    pub operations: &'static str,
+}
+
+impl Setting {
+    /// For kills at random moments.
+    pub fn random(has: Has) -> Self {
+        Self {
+            has,
+            lease: 2,
+            operations: "",
+        }
+    }
+}
+
 /// A running world.
 pub struct World {
     /// Its files. The processes below end before them.
@@ -63,6 +93,11 @@ pub struct World {
     pub client: Client,
     /// The pool's files as they should be.
     pub files: Checksums,
+    /// The coordinator's points.
+    pub coordinator_trap: Trap,
+    /// The agent's points.
+    pub agent_trap: Trap,
+    setting: Setting,
     coordinator: Option<Process>,
     agent: Option<Process>,
 }
@@ -74,11 +109,26 @@ impl World {
     /// Makes a world and starts its programs.
     ///
     /// # Errors
+    /// As [`World::make`].
+    pub fn begin(setting: Setting) -> anyhow::Result<Self> {
+        let mut world = Self::make(setting)?;
+        world.start();
+        Ok(world)
+    }
+
+    /// Makes a world in which nothing runs yet.
+    ///
+    /// # Errors
     /// When a certificate or a configuration cannot be made.
     ///
     /// # Panics
     /// When the machine does not let a pool be made.
-    pub fn begin(has: Has) -> anyhow::Result<Self> {
+    pub fn make(setting: Setting) -> anyhow::Result<Self> {
+        let Setting {
+            has,
+            lease,
+            operations,
+        } = setting;
         let mut site = Site::make();
         site.port = free_port();
         let files = site.ca.files("coordinator/c1");
@@ -86,7 +136,7 @@ impl World {
             "coordinator.toml",
             &format!(
                 "listen = '127.0.0.1:{}'\ndata_dir = '{}'\n[tls]\nca = '{}'\ncertificate = '{}'\nkey = '{}'\n\
-                 [sessions]\nheartbeat = '200ms'\n[operations]\nlease = '{LEASE}s'\nmax_attempts = {ATTEMPTS}\n",
+                 [sessions]\nheartbeat = '200ms'\n[operations]\nlease = '{lease}s'\nmax_attempts = {ATTEMPTS}\n{operations}",
                 site.port,
                 site.path("data").display(),
                 files.ca.display(),
@@ -114,8 +164,11 @@ impl World {
         let files = pool.as_ref().map(LoopPool::checksums).unwrap_or_default();
         Ok(Self {
             client: Client::of(&site)?,
-            coordinator: Some(site.start_coordinator()),
-            agent: Some(site.agent()),
+            coordinator_trap: Trap::make(site.path("failpoints/coordinator")),
+            agent_trap: Trap::make(site.path("failpoints/agent")),
+            setting,
+            coordinator: None,
+            agent: None,
             site,
             pool,
             files,
@@ -147,7 +200,7 @@ impl World {
                 tally.count("blows", "agent stopped for longer than its lease, then continued");
                 if let Some(agent) = &self.agent {
                     agent.signal("STOP");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(Duration::from_secs(self.setting.lease) + OVERSLEEPS).await;
                     agent.signal("CONT");
                 }
             }
@@ -164,7 +217,8 @@ impl World {
         }
     }
 
-    fn kill(&mut self, victim: Victim, when: &'static str, tally: &mut Tally) {
+    /// SIGKILL; nothing is started again.
+    pub fn kill(&mut self, victim: Victim, when: &'static str, tally: &mut Tally) {
         if victim != Victim::Agent
             && let Some(coordinator) = self.coordinator.take()
         {
@@ -183,11 +237,45 @@ impl World {
         }
     }
 
-    fn start(&mut self) {
+    /// Starts what does not run.
+    pub fn start(&mut self) {
+        self.start_coordinator();
         let site = &self.site;
-        self.coordinator.get_or_insert_with(|| site.start_coordinator());
-        self.agent.get_or_insert_with(|| site.agent());
+        let trap = &self.agent_trap;
+        self.agent.get_or_insert_with(|| start(site, "agent", trap));
     }
+
+    /// Starts the coordinator alone.
+    pub fn start_coordinator(&mut self) {
+        let site = &self.site;
+        let trap = &self.coordinator_trap;
+        self.coordinator
+            .get_or_insert_with(|| start(site, "coordinator", trap));
+    }
+
+    /// Starts again what ended at its armed point. True when something did.
+    pub fn revive(&mut self, tally: &mut Tally) -> bool {
+        let programs = [
+            ("coordinator", &mut self.coordinator, &self.coordinator_trap),
+            ("agent", &mut self.agent, &self.agent_trap),
+        ];
+        for (name, program, trap) in programs {
+            if trap.fell() && program.as_mut().is_some_and(|program| !program.is_running()) {
+                trap.disarm();
+                *program = Some(start(&self.site, name, trap));
+                tally.kills += 1;
+                tally.count("kills by program", name);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn start(site: &Site, program: &str, trap: &Trap) -> Process {
+    let mut command = command(&format!("hostler-{program}"));
+    command.arg("--config").arg(site.path(&format!("{program}.toml")));
+    Process::start(trap.under(&mut command), &site.path(&format!("{program}.log")))
 }
 
 /// One device that stays, two that come and go, and some files.

@@ -1,5 +1,6 @@
 //! `crash`: the long form of the crash tests. It runs the programs that lie beside it, kills them, and prints what
-//! that came to; a broken invariant ends it with the seed that shows it again.
+//! that came to; a broken invariant ends it with the seed that shows it again. `crash points` kills them at every named
+//! point instead, which they have when they were built with the feature `failpoints`.
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
 
@@ -9,8 +10,11 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use hostler_tests::crash::Campaign;
 use hostler_tests::crash::round::Has;
+use hostler_tests::crash::walk::{Length, Walked, walk};
+use tokio::runtime::Runtime;
 
-const USAGE: &str = "usage: crash [--kills N] [--seed N] [--worlds N] [--no-pool]";
+const USAGE: &str = "usage: crash [--kills N] [--seed N] [--worlds N] [--no-pool]
+       crash points [--short] [--no-pool | --pool] [--scene NAME]";
 
 /// A failure as its story with the seed; where in the harness it was told helps nobody.
 struct Told(anyhow::Error);
@@ -32,7 +36,10 @@ fn run() -> anyhow::Result<()> {
         kills: 2000,
         has: Has::HypervisorAndPool,
     };
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if_eq("points").is_some() {
+        return points(arguments);
+    }
     while let Some(argument) = arguments.next() {
         let mut number = || -> anyhow::Result<u64> {
             let value = arguments.next().context(USAGE)?;
@@ -49,19 +56,47 @@ fn run() -> anyhow::Result<()> {
         }
     }
     ensure!(campaign.worlds > 0, "--worlds is 0: nothing would be killed");
-    // Looking at a host blocks; the clients live on the other threads meanwhile.
-    let threads = usize::try_from(campaign.worlds * 2).context("--worlds is too large")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()?;
     let begun = Instant::now();
-    let tally = runtime.block_on(campaign.run())?;
+    let tally = runtime(campaign.worlds)?.block_on(campaign.run())?;
     print!("{tally}");
     println!(
         "violations: 0; seeds {} to {}, {:.0} s",
         campaign.seed,
         campaign.seed + campaign.worlds - 1,
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Looking at a host blocks; the clients live on the other threads meanwhile.
+fn runtime(worlds: u64) -> anyhow::Result<Runtime> {
+    let threads = usize::try_from(worlds * 2).context("--worlds is too large")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(threads).enable_all().build()?)
+}
+
+fn points(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let (mut length, mut has) = (Length::Long, vec![Has::Hypervisor, Has::HypervisorAndPool]);
+    let mut only = None;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--short" => length = Length::Short,
+            "--no-pool" => has = vec![Has::Hypervisor],
+            "--pool" => has = vec![Has::HypervisorAndPool],
+            "--scene" => only = Some(arguments.next().context(USAGE)?),
+            _ => bail!(USAGE),
+        }
+    }
+    let begun = Instant::now();
+    let runtime = runtime(8)?;
+    let mut walked = Walked::default();
+    for has in has {
+        walked.add(runtime.block_on(walk(has, length, only.as_deref()))?);
+    }
+    print!("{}", walked.tally);
+    println!(
+        "violations: 0; points at which nothing was killed: {:?}; {:.0} s",
+        walked.missing(),
         begun.elapsed().as_secs_f64()
     );
     Ok(())
