@@ -83,8 +83,7 @@ impl Journal {
                 let mut append =
                     |entry: Entry| append(&mut log, entry).map_err(|error| Chain(&error).to_string());
                 if let Some(Lease { fence, token }) = took {
-                    let recorded = state_dir.fences().record(&resource, fence);
-                    recorded.map_err(|error| Chain(&error).to_string())?;
+                    state_dir.fences().see(&resource, fence);
                     append(Entry::Took { fence, token })?;
                 }
                 append(entry)
@@ -132,10 +131,8 @@ fn open(
             "{cause}; the operation stays where an earlier attempt left it"
         )),
     };
-    state_dir
-        .fences()
-        .record(&accepted.resource, lease.fence)
-        .map_err(|error| unwritten(Chain(&error).to_string()))?;
+    // Durable with the entry below.
+    state_dir.fences().see(&accepted.resource, lease.fence);
     let Lease { fence, token } = lease;
     let entry = match records.is_empty() {
         true => Entry::Begun {

@@ -1,6 +1,8 @@
-//! The newest fence seen for each resource, durable: what carries an older one is refused.
+//! The newest fence seen for each resource: what carries an older one is refused.
 //!
-//! One entry a resource of this host, so the file stays small and is replaced whole.
+//! The fence of an operation is durable in its journal, before anything is done under it. Replacing a file costs several
+//! times a record of the journal, so the file is brought up to date only before a journal goes. One entry a resource of
+//! this host, so it stays small and is replaced whole. Invariant: what the file does not have yet is in a journal.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -94,22 +96,23 @@ impl Fences {
         seen.get(resource).copied().unwrap_or_default()
     }
 
-    /// Remembers `fence` unless a newer one was seen. Durable when it returns.
+    /// Remembers `fence` unless a newer one was seen. It is for the caller to journal it. Does not block.
+    pub fn see(&self, resource: &ResourceName, fence: Fence) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = seen.entry(resource.clone()).or_default();
+        *newest = fence.max(*newest);
+    }
+
+    /// Brings the file up to date with everything that was seen. Durable when it returns.
     ///
     /// # Errors
-    /// When the file cannot be replaced. The fence counts in this process all the same.
-    pub fn record(&self, resource: &ResourceName, fence: Fence) -> Result<(), FencesError> {
+    /// When the file cannot be replaced. The fences count in this process all the same.
+    pub fn store(&self) -> Result<(), FencesError> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let newest = seen.entry(resource.clone()).or_default();
-            *newest = fence.max(*newest);
-        }
-        if stored.get(resource).is_some_and(|newest| *newest >= fence) {
+        let fences = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if fences == *stored {
             return Ok(());
         }
-        let mut fences = stored.clone();
-        fences.insert(resource.clone(), fence);
         let fresh = Stored { version: 1, fences };
         Point::FenceBefore.pass();
         replace(&self.path, &fresh).map_err(|source| FencesError::Write {

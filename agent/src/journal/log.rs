@@ -29,11 +29,13 @@ pub struct WriteError {
 pub struct OperationLog {
     file: File,
     path: PathBuf,
+    /// Its name is not durable yet.
+    new: bool,
     broken: bool,
 }
 
 impl OperationLog {
-    /// Makes the file, whose name is durable afterwards, or opens it to write on.
+    /// Makes the file, whose name is durable with its first record, or opens it to write on.
     ///
     /// # Errors
     /// When the directory cannot be written.
@@ -41,18 +43,16 @@ impl OperationLog {
         let open = || {
             let new = !path.try_exists()?;
             let file = OpenOptions::new().create(true).append(true).open(path)?;
-            if new {
-                sync_parent(path)?;
-            }
-            Ok(file)
+            Ok((file, new))
         };
-        let file = open().map_err(|source| WriteError {
+        let (file, new) = open().map_err(|source| WriteError {
             path: path.to_owned(),
             source,
         })?;
         Ok(Self {
             file,
             path: path.to_owned(),
+            new,
             broken: false,
         })
     }
@@ -78,6 +78,12 @@ impl OperationLog {
         let at = UnixMillis::now();
         let line = record::encode(&Record { at, entry }).map_err(io::Error::other)?;
         self.file.write_all(line.as_bytes())?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        // After the file: then most file systems have nothing left to do for it.
+        if self.new {
+            sync_parent(&self.path)?;
+            self.new = false;
+        }
+        Ok(())
     }
 }

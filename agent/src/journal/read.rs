@@ -71,6 +71,15 @@ pub fn read(path: &Path) -> Result<Vec<Record>, ReadError> {
     }
 }
 
+/// What can be read of the journal at `path`, whatever is wrong with it. Repairs nothing.
+pub(super) fn readable(path: &Path) -> Vec<Record> {
+    match parse(path, &fs::read(path).unwrap_or_default()) {
+        Ok((records, _)) => records,
+        Err(ReadError::Damaged { readable, .. }) => readable,
+        Err(ReadError::Io { .. } | ReadError::Headless { .. }) => Vec::new(),
+    }
+}
+
 /// The whole records of `bytes`, and how many bytes they take.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), ReadError> {
     let mut records = Vec::new();

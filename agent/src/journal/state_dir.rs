@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::fences::{Fences, FencesError};
 use super::log::{OperationLog, WriteError};
 use super::read::{self, ReadError, sync_parent};
-use super::record::Record;
+use super::record::{Entry, Record};
 use crate::failpoint::Point;
 
 /// Journals that are kept for a person, the newest. More would only fill the disk.
@@ -121,11 +121,44 @@ impl StateDir {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self {
+        let state_dir = Self {
             journals,
             fences,
             _lock: lock,
-        })
+        };
+        state_dir.see_fences().map_err(io(&state_dir.journals))?;
+        Ok(state_dir)
+    }
+
+    /// The fences of journals are nowhere else.
+    fn see_fences(&self) -> io::Result<()> {
+        for operation in self.operations()? {
+            let mut of = None;
+            for record in read::readable(&self.path(operation)) {
+                match record.entry {
+                    Entry::Begun { resource, fence, .. } => {
+                        self.fences.see(&resource, fence);
+                        of = Some(resource);
+                    }
+                    Entry::Took { fence, .. } => {
+                        of.iter().for_each(|resource| self.fences.see(resource, fence));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that have a journal.
+    fn operations(&self) -> io::Result<Vec<OperationId>> {
+        let mut operations = Vec::new();
+        for entry in fs::read_dir(&self.journals)? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            operations.extend(id.and_then(|id| id.parse::<OperationId>().ok()));
+        }
+        Ok(operations)
     }
 
     /// The newest fence of each resource.
@@ -145,15 +178,7 @@ impl StateDir {
         };
         Point::StartBefore.pass();
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.journals).map_err(io)? {
-            let name = entry.map_err(io)?.file_name();
-            let Some(operation) = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(".log"))
-                .and_then(|id| id.parse::<OperationId>().ok())
-            else {
-                continue;
-            };
+        for operation in self.operations().map_err(io)? {
             let content = read::read(&self.path(operation));
             if content.as_ref().is_ok_and(Vec::is_empty) {
                 self.remove(operation).map_err(io)?;
@@ -186,24 +211,26 @@ impl StateDir {
         OperationLog::open(&self.path(operation))
     }
 
-    /// Removes the journal of `operation`, if there is one.
+    /// Removes the journal of `operation`, if there is one. The fences do not go with it.
     ///
     /// # Errors
-    /// When it is there and cannot be removed.
+    /// When it is there and cannot be removed, or the fences cannot be stored.
     pub fn remove(&self, operation: OperationId) -> io::Result<()> {
         let path = self.path(operation);
+        self.fences.store().map_err(io::Error::other)?;
         Point::RemoveBefore.pass();
         absent_is_fine(fs::remove_file(&path))?;
         Point::RemoveAfter.pass();
         sync_parent(&path)
     }
 
-    /// Keeps the journal of `operation` for a person, under a name that is not read again.
+    /// Keeps the journal of `operation` for a person, under a name that is not read again. The fences do not go with it.
     ///
     /// # Errors
-    /// When it is there and cannot be renamed.
+    /// When it is there and cannot be renamed, or the fences cannot be stored.
     pub fn set_aside(&self, operation: OperationId, why: Aside) -> io::Result<()> {
         let path = self.path(operation);
+        self.fences.store().map_err(io::Error::other)?;
         let suffix = match why {
             Aside::Abandoned => "log.abandoned",
             Aside::Damaged => "log.damaged",

@@ -210,13 +210,32 @@ fn the_newest_fence_survives_and_never_goes_back() {
     {
         let state_dir = StateDir::open(dir.path()).unwrap();
         assert_eq!(state_dir.fences().newest(&resource), Fence(0));
-        state_dir.fences().record(&resource, Fence(5)).unwrap();
-        state_dir.fences().record(&resource, Fence(4)).unwrap();
-        state_dir.fences().record(&other, Fence(1)).unwrap();
+        state_dir.fences().see(&resource, Fence(5));
+        state_dir.fences().see(&resource, Fence(4));
+        state_dir.fences().see(&other, Fence(1));
+        state_dir.fences().store().unwrap();
     }
     let state_dir = StateDir::open(dir.path()).unwrap();
     assert_eq!(state_dir.fences().newest(&resource), Fence(5));
     assert_eq!(state_dir.fences().newest(&other), Fence(1));
+}
+
+#[test]
+fn the_fence_of_a_journal_is_seen_by_the_next_process_and_outlives_the_journal() {
+    let newest = |state_dir: &StateDir| state_dir.fences().newest(&"hv-1".parse().unwrap());
+    let removed = |state_dir: &StateDir, operation| state_dir.remove(operation);
+    let aside = |state_dir: &StateDir, operation| state_dir.set_aside(operation, Aside::Damaged);
+    let ways: [&dyn Fn(&StateDir, OperationId) -> std::io::Result<()>; 2] = [&removed, &aside];
+    for goes in ways {
+        let dir = TempDir::new().unwrap();
+        let (state_dir, operation, _) = written(&dir);
+        drop(state_dir);
+        let state_dir = StateDir::open(dir.path()).unwrap();
+        assert_eq!(newest(&state_dir), Fence(4));
+        goes(&state_dir, operation).unwrap();
+        drop(state_dir);
+        assert_eq!(newest(&StateDir::open(dir.path()).unwrap()), Fence(4));
+    }
 }
 
 #[test]

@@ -469,8 +469,7 @@ async fn an_offer_with_an_old_fence_is_proposed_for_and_begun_only_under_a_newer
     let rig = Rig::new(World::with(&[]));
     let agent = Agent::start(&rig, &dial);
     let state_dir = agent.executor.state_dir.clone();
-    let seen = state_dir.fences().record(&"hv-1".parse().unwrap(), Fence(9));
-    seen.unwrap();
+    state_dir.fences().see(&"hv-1".parse().unwrap(), Fence(9));
     let (mut talk, _) = coordinator.welcome(&[]).await;
     let old = offer(3);
     for fence in [4, 9] {
