@@ -85,6 +85,8 @@ gzip -9n <CHANGELOG.md >"$PARTS/upstream/changelog.gz"
 "$built/hostler-pki" man --dir "$PARTS/man/pki"
 "$built/hostler-coordinator" --man-page >"$PARTS/man/hostler-coordinator.8"
 "$built/hostler-agent" --man-page >"$PARTS/man/hostler-agent.8"
+# Examples and tables stay as they are written, in a section of a usual name.
+find "$PARTS/man" -type f -exec sed -i 's/^\.SH EXTRA$/.SH NOTES\n.nf/' {} +
 for shell in bash zsh fish; do "$built/hostler" completions "$shell" >"$PARTS/completions/$shell"; done
 # The time of the newest commit, so that the same source gives the same packages.
 when="$(git log -1 --format=%ct 2>/dev/null || date +%s)"

@@ -13,6 +13,12 @@ use hostler_common::{failpoint, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 
 /// Reports what this host has to the coordinator, and does libvirt and storage work on it.
+///
+/// Operations run as steps that are journaled in the state directory. SIGTERM lets a running step go on for ten
+/// seconds; what is not done then goes on with the next start. Logs go to standard error, filtered by HOSTLER_LOG (as
+/// `info,hostler_agent=debug`).
+///
+/// Example: hostler-agent --config /etc/hostler/agent.toml --check
 #[derive(Debug, Parser)]
 #[command(name = "hostler-agent", version = hostler_common::BUILD)]
 struct Arguments {
