@@ -204,10 +204,11 @@ impl fmt::Display for OperationId {
 pub struct Fence(pub u64);
 
 impl Fence {
-    /// The fence of the next holder.
+    /// The fence of the next holder. Of the largest number, which only a damaged store holds, it is the same: agents
+    /// refuse a fence that is not newer, where they would take one that began at zero for older.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fmt::Debug;
 
 use hostler_common::error::Chain;
+use hostler_common::id::Fence;
 use hostler_common::operation::Request;
 use hostler_common::units::UnixMillis;
 use hostler_coordinator::operation::locks::Lock;
 use hostler_coordinator::operation::record::{Include, OperationRecord};
 use hostler_coordinator::operation::sentences;
+use hostler_coordinator::operation::state::{End, Event, Limits, Proposal, next};
 use hostler_coordinator::registry::{HypervisorRecord, PoolRecord};
 use hostler_coordinator::store::{Write, json};
 use serde::Serialize;
@@ -46,6 +48,7 @@ fn same_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8]) 
 }
 
 fn operation(mut record: OperationRecord) {
+    live_on(&record);
     for include in [Include::Logs, Include::Summary] {
         let told = record.to_rpc(include);
         if let Some(request) = told.lease.and_then(|lease| lease.operation_request)
@@ -65,4 +68,42 @@ fn operation(mut record: OperationRecord) {
     sentences::ending(&record, "it ended");
     record.logs.push(UnixMillis(0), "one more line");
     assert_eq!(record.logs.last(), "one more line");
+}
+
+/// What may happen next to it, by the pure transitions.
+fn live_on(record: &OperationRecord) {
+    let Some(token) = record
+        .lease()
+        .map_or_else(|| "token".parse().ok(), |lease| Some(lease.token.clone()))
+    else {
+        return;
+    };
+    let proposal = |fence| Proposal {
+        token: token.clone(),
+        fence,
+        newest_fence: record.fence,
+        lock_for_seconds: u32::MAX,
+        is_disabled_cancel: true,
+        now: UnixMillis(i64::MAX),
+    };
+    let mut events = vec![
+        Event::Proposed(proposal(record.fence)),
+        Event::Proposed(proposal(Fence(0))),
+        Event::Finished {
+            token: token.clone(),
+            fence: record.fence,
+            end: End::NeedsAttention,
+        },
+        Event::HostAbsent,
+        Event::Barred,
+        Event::Resolved,
+        Event::CancelRequested { by: "ada".to_owned() },
+    ];
+    events.extend(record.lease().cloned().map(Event::LeaseExpired));
+    for event in events {
+        let limits = Limits { max_attempts: 3 };
+        if let Err(refusal) = next(limits, record.operator(), record.fence, &record.life, event) {
+            said::bounded(&refusal.to_string());
+        }
+    }
 }

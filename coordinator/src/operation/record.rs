@@ -114,14 +114,14 @@ impl Logs {
             && (self.lines.len() >= LINES_AT_MOST || bytes(&self.lines) + message.len() > LINE_BYTES_AT_MOST)
         {
             self.lines.remove(1);
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
         }
         self.lines.push(Log { at, message });
     }
 
     /// How many lines there have been.
     pub fn count(&self) -> u64 {
-        self.dropped + self.lines.len() as u64
+        self.dropped.saturating_add(self.lines.len() as u64)
     }
 
     /// The lines after the first `seen`, as far as they are kept.

@@ -257,7 +257,7 @@ pub fn next(
             Ok((
                 Life {
                     phase: Active(lease(proposal, raised, 0)),
-                    attempts: attempts + 1,
+                    attempts: attempts.saturating_add(1),
                 },
                 vec![Do::RaiseFence(raised)],
             ))
@@ -267,7 +267,7 @@ pub fn next(
         }),
         // Zero: the holder asks again because it lost the answer.
         (Active(held), On::Proposed(proposal)) if proposal.fence == held.fence || proposal.fence.0 == 0 => {
-            to(Active(lease(proposal, held.fence, held.renewals + 1)), vec![])
+            to(Active(lease(proposal, held.fence, held.renewals.saturating_add(1))), vec![])
         }
         (Active(_), On::Proposed(proposal)) => Err(No::FormerHolder {
             theirs: proposal.fence,
