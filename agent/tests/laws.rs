@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hostler_agent::blocking::Blocking;
 use hostler_agent::executor::cancel::Cancel;
+use hostler_agent::executor::leave::Leave;
 use hostler_agent::executor::outbox::Outbox;
 use hostler_agent::executor::run::{Accepted, Executor, Lease, RunEnd};
 use hostler_agent::executor::state::{Ending, Outcome};
@@ -259,7 +260,13 @@ impl Rig {
         async move {
             let _tell = tell;
             executor
-                .run(accepted, lease, Cancel::never(), CancellationToken::new())
+                .run(
+                    accepted,
+                    lease,
+                    Cancel::never(),
+                    Leave::unlimited(),
+                    CancellationToken::new(),
+                )
                 .await
         }
     }

@@ -5,6 +5,7 @@
 //! follows which is decided in one pure place (`state.rs`).
 
 pub mod cancel;
+pub mod leave;
 mod listener;
 pub mod outbox;
 pub mod plan;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
+use super::leave::Leave;
 use super::listener::{Conclusion, Hearing};
 use super::outbox::Outbox;
 use super::plan::PlanSource;
@@ -79,12 +80,13 @@ pub struct Executor {
 impl Executor {
     /// Runs `accepted`, or goes on with it when there is a journal of it. A new lease that arrives in `lease`
     /// is journaled; `cancel` makes it unwind instead of beginning another step, and the running step hears of it;
-    /// `halt` stops it at the next step.
+    /// no step begins without `leave`; `halt` stops it at the next step.
     pub async fn run(
         self,
         accepted: Accepted,
         lease: watch::Receiver<Lease>,
         cancel: Cancel,
+        leave: Leave,
         halt: CancellationToken,
     ) -> RunEnd {
         let (files, state_dir) = (self.files.clone(), Arc::clone(&self.state_dir));
@@ -98,6 +100,7 @@ impl Executor {
                 operation: accepted.operation,
                 journal,
                 cancel,
+                leave,
                 halt,
                 alive: Arc::new(()),
                 conclusion: Conclusion::default(),
@@ -116,6 +119,7 @@ struct Run {
     operation: OperationId,
     journal: Journal,
     cancel: Cancel,
+    leave: Leave,
     halt: CancellationToken,
     /// Steps of calls that outlive this run must not speak for it any more.
     alive: Arc<()>,
@@ -173,6 +177,13 @@ impl Run {
             if self.halt.is_cancelled() && !matches!(effect, Effect::Write(_) | Effect::End(_)) {
                 return Ok(());
             }
+            let acts = matches!(
+                effect,
+                Effect::Look { .. } | Effect::Apply { .. } | Effect::Undo { .. }
+            );
+            if acts && !self.may_go_on().await {
+                return Ok(());
+            }
             let event = match effect {
                 Effect::Write(entry) => {
                     self.journal.write(entry).await?;
@@ -201,6 +212,20 @@ impl Run {
         Err(attention(
             "the executor lost its way (a bug): nothing to do".to_owned(),
         ))
+    }
+
+    /// Waits until the lease is good; false when the run stops here.
+    async fn may_go_on(&mut self) -> bool {
+        if self.leave.is_given() {
+            return true;
+        }
+        tracing::warn!(operation = %self.operation, "the lease has run out: nothing begins until the coordinator has renewed it");
+        // Cancel-safe: both arms only wait.
+        tokio::select! {
+            biased;
+            () = self.halt.cancelled() => false,
+            () = self.leave.given() => true,
+        }
     }
 
     /// What it means that somebody cancelled, if somebody did.

@@ -15,6 +15,7 @@ mod saying;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hostler_common::id::{Fence, HostName, OperationId, ProcessToken, ResourceName};
 use hostler_common::operation::Cancelling;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::{Fate, Held, Offered, Work};
 use super::messages;
 use crate::executor::cancel;
+use crate::executor::leave::{self, Leave};
 use crate::executor::outbox::Outbox;
 use crate::executor::run::{Accepted, Lease};
 use crate::journal::state_dir::{Found, StateDir};
@@ -49,6 +51,8 @@ pub enum Do {
         lease: watch::Receiver<Lease>,
         /// Who cancels it.
         cancel: cancel::Cancel,
+        /// Until when its steps may begin.
+        leave: Leave,
         /// Stops it.
         halt: CancellationToken,
     },
@@ -147,18 +151,14 @@ impl Desk {
         std::mem::take(&mut self.todo)
     }
 
-    /// When something becomes due by itself.
+    /// When something becomes due by itself. An end that waits for something else is not: it would be due for ever.
     pub fn next_due(&self) -> Option<Instant> {
         let due = self.held.iter().filter_map(|(operation, held)| match &held.work {
             Work::Going { .. } if !held.lost && self.outbox.has_measure(*operation) => {
                 Some(held.renew_at.min(held.measure_at))
             }
             Work::Going { .. } if !held.lost => Some(held.renew_at),
-            Work::Over {
-                finish_at,
-                after_look,
-                ..
-            } if *after_look <= self.looked => Some(*finish_at),
+            Work::Over { finish_at, .. } if self.may_finish(*operation, held) => Some(*finish_at),
             _ => None,
         });
         due.min()
@@ -292,13 +292,19 @@ impl Desk {
         let changed = held.lease.as_ref() != Some(&lease);
         held.lease = Some(lease.clone());
         held.lost = false;
+        held.good_until = asked.at + Duration::from_secs(self.lease_seconds.into());
         match &mut held.work {
             Work::Idle => self.start(operation),
-            Work::Going { lease: tell, .. } if changed => {
-                tell.send_replace(lease);
+            Work::Going {
+                lease: tell, leave, ..
+            } => {
+                if changed {
+                    tell.send_replace(lease);
+                }
+                leave.until(held.good_until);
             }
             Work::Over { finish_at, .. } if changed => *finish_at = now,
-            Work::Going { .. } | Work::Over { .. } | Work::Dropping => {}
+            Work::Over { .. } | Work::Dropping => {}
         }
     }
 
@@ -378,11 +384,13 @@ impl Desk {
             Cancelling::Disabled => None,
         };
         let (canceller, cancel) = cancel::channel(by);
+        let (granter, leave) = leave::channel(held.good_until);
         let halt = self.stop.child_token();
         held.work = Work::Going {
             halt: halt.clone(),
             lease: tell,
             cancel: canceller,
+            leave: granter,
         };
         held.journaled = true;
         self.todo.push(Do::Start {
@@ -394,6 +402,7 @@ impl Desk {
             },
             lease,
             cancel,
+            leave,
             halt,
         });
     }

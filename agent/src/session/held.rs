@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::cancel::Canceller;
+use crate::executor::leave::Granter;
 use crate::executor::resume;
 use crate::executor::run::Lease;
 use crate::executor::state::{Ending, Outcome};
@@ -54,6 +55,8 @@ pub(super) enum Work {
         lease: watch::Sender<Lease>,
         /// Where a cancel goes.
         cancel: Canceller,
+        /// Where a renewal goes.
+        leave: Granter,
     },
     /// It ended; the coordinator has not answered yet.
     Over {
@@ -84,6 +87,8 @@ pub(super) struct Held {
     pub(super) resource: Option<ResourceName>,
     /// What we hold it under, or held it.
     pub(super) lease: Option<Lease>,
+    /// Until when it is surely ours.
+    pub(super) good_until: Instant,
     /// Whether the coordinator has told us that the lease is not ours any more.
     pub(super) lost: bool,
     /// The last offer of this session.
@@ -109,6 +114,7 @@ impl Held {
             work: Work::Idle,
             resource: None,
             lease: None,
+            good_until: now,
             lost: true,
             offer: None,
             waiting: false,

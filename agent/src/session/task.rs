@@ -131,10 +131,11 @@ impl SessionTask {
                     accepted,
                     lease,
                     cancel,
+                    leave,
                     halt,
                 } => {
                     let operation = accepted.operation;
-                    let run = self.executor.clone().run(accepted, lease, cancel, halt);
+                    let run = self.executor.clone().run(accepted, lease, cancel, leave, halt);
                     self.jobs
                         .spawn(async move { (operation, JobEnd::Ran(run.await)) });
                 }

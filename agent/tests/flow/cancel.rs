@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use hostler_agent::executor::cancel::{self, Cancel, Canceller};
+use hostler_agent::executor::leave::Leave;
 use hostler_agent::executor::run::{Accepted, RunEnd};
 use hostler_agent::executor::state::{Ending, Outcome};
 use hostler_agent::journal::record::Entry;
@@ -21,9 +22,13 @@ const KIND: OperationKind = OperationKind::CreateHypervisor;
 async fn until_a_hang(rig: &Rig, accepted: &Accepted) -> (JoinHandle<RunEnd>, Canceller) {
     let (canceller, cancel) = cancel::channel(None);
     let (tell, told) = lease(1);
-    let run = rig
-        .executor()
-        .run(accepted.clone(), told, cancel, CancellationToken::new());
+    let run = rig.executor().run(
+        accepted.clone(),
+        told,
+        cancel,
+        Leave::unlimited(),
+        CancellationToken::new(),
+    );
     let task = tokio::spawn(async move {
         let _tell = tell;
         run.await
@@ -164,7 +169,13 @@ async fn nobody_waits_for_another_try_of_what_is_cancelled() {
     let outbox = executor.outbox.clone();
     let (canceller, cancel) = cancel::channel(None);
     let (_tell, told) = lease(1);
-    let task = tokio::spawn(executor.run(accepted.clone(), told, cancel, CancellationToken::new()));
+    let task = tokio::spawn(executor.run(
+        accepted.clone(),
+        told,
+        cancel,
+        Leave::unlimited(),
+        CancellationToken::new(),
+    ));
     soon("first try", async {
         let follows =
             || std::iter::from_fn(|| outbox.take(accepted.operation)).any(|line| line.ends_with("follows"));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hostler_agent::executor::cancel::Cancel;
+use hostler_agent::executor::leave::Leave;
 use hostler_agent::executor::run::{Accepted, RunEnd};
 use hostler_agent::executor::state::Outcome;
 use hostler_agent::executor::step::Before;
@@ -41,7 +42,13 @@ fn wanted(kind: OperationKind) -> BTreeSet<String> {
 async fn crash(rig: &Rig, accepted: &Accepted) {
     let executor = rig.executor();
     let (_tell, lease) = lease(1);
-    let task = tokio::spawn(executor.run(accepted.clone(), lease, Cancel::never(), CancellationToken::new()));
+    let task = tokio::spawn(executor.run(
+        accepted.clone(),
+        lease,
+        Cancel::never(),
+        Leave::unlimited(),
+        CancellationToken::new(),
+    ));
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())
@@ -201,11 +208,13 @@ async fn the_fence_of_a_lease_that_arrives_during_a_run_is_remembered() {
     let accepted = accepted(OperationKind::CreateHypervisor);
     rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
     let (tell, told) = lease(1);
-    let task =
-        tokio::spawn(
-            rig.executor()
-                .run(accepted.clone(), told, Cancel::never(), CancellationToken::new()),
-        );
+    let task = tokio::spawn(rig.executor().run(
+        accepted.clone(),
+        told,
+        Cancel::never(),
+        Leave::unlimited(),
+        CancellationToken::new(),
+    ));
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())
@@ -360,10 +369,13 @@ async fn a_halt_stops_between_steps_and_a_new_lease_goes_on_from_there() {
     let halt = CancellationToken::new();
     rig.world.fault("volume", Call::Apply, Fault::HangAfter, 1);
     let (tell, told) = lease(1);
-    let task = tokio::spawn(
-        rig.executor()
-            .run(accepted.clone(), told, Cancel::never(), halt.clone()),
-    );
+    let task = tokio::spawn(rig.executor().run(
+        accepted.clone(),
+        told,
+        Cancel::never(),
+        Leave::unlimited(),
+        halt.clone(),
+    ));
     let world = rig.world.clone();
     #[allow(clippy::disallowed_methods, reason = "the test itself waits")]
     tokio::task::spawn_blocking(move || world.wait_for_a_hang())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hostler_agent::blocking::Blocking;
 use hostler_agent::executor::cancel::Cancel;
+use hostler_agent::executor::leave::Leave;
 use hostler_agent::executor::outbox::Outbox;
 use hostler_agent::executor::plan::{PlanSource, Planned};
 use hostler_agent::executor::run::{Accepted, Executor, Lease, RunEnd};
@@ -310,7 +311,13 @@ impl Rig {
     ) -> Ending {
         let (_tell, lease) = lease(1);
         match executor
-            .run(accepted.clone(), lease, cancel, CancellationToken::new())
+            .run(
+                accepted.clone(),
+                lease,
+                cancel,
+                Leave::unlimited(),
+                CancellationToken::new(),
+            )
             .await
         {
             RunEnd::Ended(ending) => ending,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hostler_agent::blocking::Blocking;
 use hostler_agent::executor::cancel::{Cancel, Canceller};
+use hostler_agent::executor::leave::Leave;
 use hostler_agent::executor::outbox::Outbox;
 use hostler_agent::executor::run::{Accepted, Executor, Lease, RunEnd};
 use hostler_agent::executor::state::Ending;
@@ -262,7 +263,13 @@ impl Rig {
         cancel: Cancel,
     ) -> Ending {
         let (_tell, lease) = lease();
-        let end = executor.run(accepted.clone(), lease, cancel, CancellationToken::new());
+        let end = executor.run(
+            accepted.clone(),
+            lease,
+            cancel,
+            Leave::unlimited(),
+            CancellationToken::new(),
+        );
         match end.await {
             RunEnd::Ended(ending) => ending,
             RunEnd::Halted => panic!("halted without being told"),
@@ -281,7 +288,13 @@ impl Rig {
         let task = tokio::spawn(async move {
             let (_tell, lease) = lease();
             executor
-                .run(accepted, lease, Cancel::never(), CancellationToken::new())
+                .run(
+                    accepted,
+                    lease,
+                    Cancel::never(),
+                    Leave::unlimited(),
+                    CancellationToken::new(),
+                )
                 .await;
             traps.ended();
         });
