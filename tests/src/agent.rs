@@ -117,6 +117,11 @@ impl Setup {
 }
 
 impl SimulatedAgent {
+    /// Starts one over a channel with an agent's certificate.
+    pub async fn over(setup: Setup, channel: Channel) -> Self {
+        Self::start(setup, channel).await
+    }
+
     async fn start(setup: Setup, channel: Channel) -> Self {
         let (outbound, requests) = mpsc::channel(64);
         let shared = Arc::new(Mutex::new(Shared {

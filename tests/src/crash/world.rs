@@ -181,6 +181,13 @@ impl World {
         programs.into_iter().flatten().map(Process::id).collect()
     }
 
+    /// SIGCONT to the agent.
+    pub fn continue_agent(&self) {
+        if let Some(agent) = &self.agent {
+            agent.signal("CONT");
+        }
+    }
+
     /// Programs that nobody killed and that run no longer.
     pub fn fallen(&mut self) -> Fallen {
         let mut fallen = Fallen::new();
