@@ -3,11 +3,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 6] = [
     "operations/v1/operations.proto",
     "n0stack/protobuf/operation.proto",
     "hostler/agent/v1/agent.proto",
+    "hostler/enrol/v1/enrol.proto",
     "hostler/fleet/v1/fleet.proto",
+    "hostler/site/v1/site.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
