@@ -204,6 +204,8 @@ impl Live {
             Some(Message::Refused(refused)) => {
                 tracing::error!(reason = refused.reason, "the coordinator ends the session");
             }
+            // This agent asks for none, and takes its CAs from its files.
+            Some(Message::RenewAnswer(_) | Message::Trust(_)) => {}
             Some(Message::Welcome(_)) | None => {
                 tracing::warn!("a message that makes no sense here is ignored");
             }

@@ -118,6 +118,7 @@ impl Coordinator {
             lease_seconds: 3,
             ended_operation_ids: ended.to_vec(),
             now_unix_ms: 0,
+            ca_pem: String::new(),
         };
         conversation.say(Response::Welcome(welcome)).await;
         (conversation, hello)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hostler_common::id::{Fence, HostName, OperationId};
 use hostler_common::rpc::hostler::agent::v1::{
-    Finish, FinishAnswer, Heartbeat, HostReport, Measured, Outcome, Propose, ProposeAnswer, ReportAnswer,
-    SessionRequest, SessionResponse, session_request, session_response,
+    Finish, FinishAnswer, Heartbeat, HostReport, Measured, Outcome, Propose, ProposeAnswer, RenewAnswer,
+    ReportAnswer, SessionRequest, SessionResponse, session_request, session_response,
 };
 use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
@@ -146,6 +146,14 @@ impl Conversation {
             Some(Message::AskAnswer(answer)) => {
                 self.context.asks.answered(&self.host, self.handle.epoch, answer);
                 Ok(())
+            }
+            Some(Message::Renew(renew)) => {
+                let answer = RenewAnswer {
+                    request_id: renew.request_id,
+                    certificate_pem: String::new(),
+                    reason: "this coordinator issues no certificates".to_owned(),
+                };
+                self.send(session_response::Message::RenewAnswer(answer)).await
             }
             Some(Message::Heartbeat(_)) | None => Ok(()),
             Some(Message::Hello(_)) => {

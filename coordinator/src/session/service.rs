@@ -183,6 +183,8 @@ impl Opening {
                 lease_seconds: u32::try_from(context.lease.as_secs()).unwrap_or(u32::MAX),
                 ended_operation_ids: ended,
                 now_unix_ms: UnixMillis::now().0,
+                // It does not tell.
+                ca_pem: String::new(),
             }));
             SessionResponse { message }
         };
