@@ -165,7 +165,7 @@ pub async fn assemble(
 /// When a certificate, the store or the address cannot be used.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let credentials = credentials(config)?;
-    let tls = hostler_pki::server_config(&credentials)?;
+    let tls = hostler_pki::server_config(&credentials, hostler_pki::Revocations::none())?;
     let store = Store::open(&config.data_dir)?;
     let connections = TaskTracker::new();
     let Assembly {

@@ -16,7 +16,10 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
+use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, IdentityError, TrustDomain, plain};
+
+const DAY: i64 = 86_400_000;
 
 /// One certificate, read.
 #[derive(Debug, Clone)]
@@ -103,14 +106,20 @@ impl CertificateFacts {
             names: names
                 .map(|names| names.value.general_names.iter().map(show_name).collect())
                 .unwrap_or_default(),
-            fingerprint: colons(ring::digest::digest(&ring::digest::SHA256, der).as_ref()),
+            fingerprint: Fingerprint::of(der).to_string(),
         })
     }
 
     /// Whole days from `now` to its end; negative once it has expired.
     pub fn days_left(&self, now: UnixMillis) -> i64 {
-        const DAY: i64 = 86_400_000;
         self.not_after.0.saturating_sub(now.0).div_euclid(DAY)
+    }
+    /// Whether it is time for a new one: the last third of its life has begun, and fewer than 30 days are left, of a CA
+    /// fewer than 400. A CA needs longer: what it signs may not outlive it, and its follower must reach every host.
+    pub fn expires_soon(&self, now: UnixMillis) -> bool {
+        let early = if self.is_ca { 400 * DAY } else { 30 * DAY };
+        let life = self.not_after.0.saturating_sub(self.not_before.0);
+        self.not_after.0.saturating_sub(now.0) < early.min(life / 3)
     }
 }
 
@@ -171,5 +180,21 @@ fn colons(bytes: &[u8]) -> String {
         // Writing to a String cannot fail.
         let _ = write!(text, "{separator}{byte:02X}");
     }
+    text
+}
+
+/// A certificate as a section of PEM, with lines of 64 characters (RFC 7468, 2).
+pub(crate) fn pem_of(certificate: &CertificateDer<'static>) -> String {
+    let base64 = data_encoding::BASE64.encode(certificate);
+    let mut text = String::with_capacity(base64.len() * 66 / 64 + 64);
+    text.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
     text
 }

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::TlsConfigError;
 use crate::address::CoordinatorAddress;
 use crate::dial::dial;
 use crate::refusal::{self, tls_error};
@@ -100,6 +101,30 @@ pub enum ChannelError {
         #[source]
         source: Box<VerifyError>,
     },
+    /// We have a token, and the server is not the coordinator that made it.
+    #[error(
+        "the certificate of {address} is not that of the coordinator which made the token; nothing was sent"
+    )]
+    NotPinned {
+        /// The address.
+        address: CoordinatorAddress,
+        /// Why.
+        #[source]
+        source: Box<VerifyError>,
+    },
+    /// A port for those who have a certificate.
+    #[error("{address} asks for a certificate, so it is not the port for enrolment; check the port")]
+    NotForEnrolment {
+        /// The address.
+        address: CoordinatorAddress,
+    },
+    /// Not even a try.
+    #[error("cannot set up the connection")]
+    Setup {
+        /// Why.
+        #[source]
+        source: TlsConfigError,
+    },
     /// TLS, but not as we do it, or no TLS at all.
     #[error("the TLS handshake with {address} failed; check that a coordinator listens there")]
     Handshake {
@@ -135,11 +160,15 @@ impl ChannelError {
     /// Where the trouble lies.
     pub fn about(&self) -> About {
         match self {
-            Self::CertificateRefused { .. } | Self::ServerCertificate { .. } => About::Certificate,
+            Self::CertificateRefused { .. }
+            | Self::ServerCertificate { .. }
+            | Self::NotPinned { .. }
+            | Self::Setup { .. } => About::Certificate,
             Self::Resolve { .. }
             | Self::Refused { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
+            | Self::NotForEnrolment { .. }
             | Self::Handshake { .. }
             | Self::Closed { .. }
             | Self::Protocol { .. } => About::Network,

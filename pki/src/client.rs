@@ -15,7 +15,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::files::Credentials;
+use crate::fingerprint::Fingerprint;
 use crate::identity::TrustDomain;
+use crate::trust::PeerRoot;
 use crate::verify::{self, Usage};
 use crate::{ALPN, TlsConfigError, provider};
 
@@ -24,9 +26,22 @@ use crate::{ALPN, TlsConfigError, provider};
 /// # Errors
 /// When the credentials are a coordinator's, or rustls does not take the protocol version.
 pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsConfigError> {
+    client_config_noting(credentials, &PeerRoot::default())
+}
+
+/// As [`client_config`]; each handshake that succeeds leaves the coordinator's root in `peer`.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn client_config_noting(
+    credentials: &Credentials,
+    peer: &PeerRoot,
+) -> Result<Arc<ClientConfig>, TlsConfigError> {
     credentials.fit(Usage::Client)?;
     let verifier = CoordinatorVerifier {
         roots: Arc::clone(&credentials.roots),
+        ca: Arc::clone(&credentials.ca),
+        peer: peer.clone(),
         trust_domain: credentials.identity().trust_domain.clone(),
         provider: provider(),
     };
@@ -47,6 +62,9 @@ pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Tls
 #[derive(Debug)]
 struct CoordinatorVerifier {
     roots: Arc<RootCertStore>,
+    /// The same roots, to tell which one it was.
+    ca: Arc<[CertificateDer<'static>]>,
+    peer: PeerRoot,
     trust_domain: TrustDomain,
     provider: Arc<CryptoProvider>,
 }
@@ -63,6 +81,9 @@ impl ServerCertVerifier for CoordinatorVerifier {
         verify::check_chain(Usage::Server, &self.roots, end_entity, intermediates, now)?;
         verify::check_identity(end_entity, &self.trust_domain, Usage::Server)
             .map_err(verify::VerifyError::into_rustls)?;
+        if let Some(at) = verify::signer(Usage::Server, &self.ca, end_entity, intermediates, now) {
+            self.peer.note(Fingerprint::of(&self.ca[at]));
+        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -1,4 +1,5 @@
-//! The three files that every part of Hostler is given: the CA, its own certificate, its own key.
+//! The files that every part of Hostler is given: the CA, its own certificate, its own key. Certificate and key may be
+//! one file, which can be replaced in one rename.
 //!
 //! It reads them and never writes any (issued.rs does). The invariant: credentials that load are usable; whatever
 //! a peer would refuse is refused here first, with the file's name and what to do.
@@ -21,7 +22,8 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::TlsConfigError;
-use crate::certificate::{CertificateFacts, FactsError};
+use crate::certificate::{CertificateFacts, FactsError, pem_of};
+use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
 use crate::verify::{self, Usage, VerifyError};
 
@@ -36,7 +38,7 @@ pub struct TlsFiles {
     pub ca: PathBuf,
     /// Our own certificate first, then any intermediate, PEM.
     pub certificate: PathBuf,
-    /// The key of our certificate, PEM, readable by its owner only.
+    /// The key of our certificate, PEM, readable by its owner only. May be the same file as `certificate`.
     pub key: PathBuf,
 }
 
@@ -44,6 +46,9 @@ pub struct TlsFiles {
 #[derive(Clone)]
 pub struct Credentials {
     pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) ca: Arc<[CertificateDer<'static>]>,
+    /// Which of `ca` our certificate leads to.
+    signer: usize,
     pub(crate) certified: Arc<CertifiedKey>,
     identity: Identity,
     not_before: UnixMillis,
@@ -56,21 +61,31 @@ impl Credentials {
     /// # Errors
     /// Names the file, and says what is wrong with it.
     pub fn load(files: &TlsFiles) -> Result<Self, CredentialsError> {
-        let roots = read_roots(&files.ca)?;
-        let chain = read_certificates(&files.certificate)?;
-        let key = read_key(&files.key)?;
+        let ca = read_certificates(&files.ca)?;
+        let roots = roots_of(&ca, &files.ca)?;
+        // One file for both is read once, or it could be replaced in between.
+        let (chain, key) = if files.certificate == files.key {
+            let (opened, bytes) = read(&files.key)?;
+            let key = key_in(&files.key, &opened, &bytes).and_then(|key| signing_key(&files.key, key))?;
+            (certificates_in(&files.certificate, &bytes)?, key)
+        } else {
+            let chain = read_certificates(&files.certificate)?;
+            (chain, signing_key(&files.key, read_key_der(&files.key)?)?)
+        };
         let leaf = &chain[0];
         let facts = CertificateFacts::read(leaf).map_err(|source| CredentialsError::Unreadable {
             path: files.certificate.clone(),
             source,
         })?;
-        let identity = verify::check_own(&roots, leaf, &chain[1..], UnixTime::now()).map_err(|source| {
-            CredentialsError::NotAccepted {
-                path: files.certificate.clone(),
-                ca: files.ca.clone(),
-                source: Box::new(source),
-            }
-        })?;
+        let not_accepted = |source| CredentialsError::NotAccepted {
+            path: files.certificate.clone(),
+            ca: files.ca.clone(),
+            source: Box::new(source),
+        };
+        let now = UnixTime::now();
+        let identity = verify::check_own(&roots, leaf, &chain[1..], now).map_err(not_accepted)?;
+        let signer = verify::signer(Usage::of(&identity.subject), &ca, leaf, &chain[1..], now)
+            .ok_or_else(|| not_accepted(VerifyError::UnknownIssuer))?;
         let (not_before, not_after) = (facts.not_before, facts.not_after);
         let certified = CertifiedKey::new(chain, key);
         certified
@@ -82,6 +97,8 @@ impl Credentials {
             })?;
         Ok(Self {
             roots,
+            ca: ca.into(),
+            signer,
             certified: Arc::new(certified),
             identity,
             not_before,
@@ -92,6 +109,20 @@ impl Credentials {
     /// Whom we speak for.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The root that our certificate leads to: what a token pins.
+    pub fn root(&self) -> Fingerprint {
+        Fingerprint::of(self.root_certificate())
+    }
+
+    pub(crate) fn root_certificate(&self) -> &CertificateDer<'static> {
+        &self.ca[self.signer]
+    }
+
+    /// Every root that is trusted, PEM: what a coordinator tells its hosts.
+    pub fn ca_pem(&self) -> String {
+        self.ca.iter().map(pem_of).collect()
     }
 
     /// Refuses what every peer would refuse.
@@ -233,15 +264,35 @@ pub enum CredentialsError {
     },
 }
 
+impl CredentialsError {
+    /// The last moment of our own certificate, when its end is what is wrong: then a new one cures it.
+    pub fn expired_at(&self) -> Option<UnixMillis> {
+        match self {
+            Self::NotAccepted { source, .. } => match **source {
+                VerifyError::Expired { not_after } => Some(not_after),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// Reads the CA certificates in `path`.
 ///
 /// # Errors
 /// When there is none, or one cannot be a root.
 pub fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialsError> {
+    roots_of(&read_certificates(path)?, path)
+}
+
+fn roots_of(
+    certificates: &[CertificateDer<'static>],
+    path: &Path,
+) -> Result<Arc<RootCertStore>, CredentialsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
+    for certificate in certificates {
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|source| CredentialsError::BadRoot {
                 path: path.to_owned(),
                 source,
@@ -256,7 +307,11 @@ pub fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialsError> {
 /// When the file cannot be read, is not PEM, or holds none.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let (_, bytes) = read(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+    certificates_in(path, &bytes)
+}
+
+fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| not_pem(path, &error))?;
     if certificates.is_empty() {
@@ -267,9 +322,11 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Cr
     Ok(certificates)
 }
 
-/// Reads the one key in `path`. What this program copied of it is wiped; what the cryptography keeps is not ours.
-fn read_key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, CredentialsError> {
-    let mut key = read_key_der(path)?;
+/// A key to sign with. What this program copied of it is wiped; what the cryptography keeps is not ours.
+fn signing_key(
+    path: &Path,
+    mut key: PrivateKeyDer<'static>,
+) -> Result<Arc<dyn rustls::sign::SigningKey>, CredentialsError> {
     let signing = rustls::crypto::ring::sign::any_supported_type(&key);
     key.zeroize();
     signing.map_err(|source| CredentialsError::BadKey {
@@ -281,6 +338,10 @@ fn read_key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, Credential
 /// Reads the one key in `path`, after a look at who else may.
 pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     let (opened, bytes) = read(path)?;
+    key_in(path, &opened, &bytes)
+}
+
+fn key_in(path: &Path, opened: &Metadata, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     let mode = opened.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(CredentialsError::LooseKey {
@@ -296,7 +357,7 @@ pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, Creden
             owner,
         });
     }
-    let mut keys = PrivateKeyDer::pem_slice_iter(&bytes)
+    let mut keys = PrivateKeyDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| not_pem(path, &error))?;
     match (keys.pop(), keys.len()) {
@@ -310,6 +371,16 @@ pub(crate) fn read_key_der(path: &Path) -> Result<PrivateKeyDer<'static>, Creden
             })
         }
     }
+}
+
+/// A small text, as it is.
+pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
+    let (_, bytes) = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| CredentialsError::NotPem {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Whose it is with its permission bits, and the content. Both are of the opened file, so nobody can swap it in

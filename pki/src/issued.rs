@@ -3,9 +3,7 @@
 //! It never reads a file. The invariant: a key is never readable by others, not even for the moment of writing,
 //! and no file is overwritten unless that was asked for. What it has written is there after a crash of the machine.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hostler_common::id::{HostName, InvalidId};
@@ -13,13 +11,10 @@ use hostler_common::units::UnixMillis;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::atomic::{
+    PUBLIC_MODE as CERTIFICATE_MODE, SECRET_MODE as KEY_MODE, create, replace, replace_durably, sync_dir,
+};
 use crate::identity::Identity;
-
-/// The mode of a certificate's file.
-const CERTIFICATE_MODE: u32 = 0o644;
-
-/// The mode of a key's file.
-const KEY_MODE: u32 = 0o600;
 
 /// The file names of the CA's own certificate and key, without their endings.
 pub(crate) const CA_STEM: &str = "ca";
@@ -29,9 +24,11 @@ pub(crate) const CA_STEM: &str = "ca";
 pub struct Issued {
     /// Whom it names.
     pub identity: Identity,
+    /// Its first moment. One that follows a revocation may begin up to a second from now.
+    pub not_before: UnixMillis,
     /// Its last moment.
     pub not_after: UnixMillis,
-    /// The certificate, PEM.
+    /// The certificate, and after it any intermediate, PEM.
     pub certificate_pem: String,
     /// The key, PKCS #8 in PEM. Wiped when dropped.
     pub key_pem: Zeroizing<String>,
@@ -105,6 +102,22 @@ impl Issued {
         }
         write_pair(dir, stem, &self.certificate_pem, &self.key_pem, existing)
     }
+
+    /// Puts certificate and key into the one file `path` (0600), in the place of what is there. Give the same path as
+    /// `certificate` and as `key`: whoever loads it sees the old pair or the new one, and never one half of each, also
+    /// after a crash. A symbolic link is replaced itself, not what it points to.
+    ///
+    /// # Errors
+    /// When the file system says no; what was there is then untouched.
+    pub fn write_one_file(&self, path: &Path) -> Result<(), WriteError> {
+        let separator = if self.certificate_pem.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        let both = Zeroizing::new([self.certificate_pem.as_str(), separator, &self.key_pem].concat());
+        replace_durably(path, &both, KEY_MODE)
+    }
 }
 
 /// Writes a certificate and its key, the key first: a certificate without a key misleads, a key without a
@@ -143,90 +156,6 @@ pub(crate) fn write_pair(
             replace(&written.certificate, certificate_pem, CERTIFICATE_MODE)?;
         }
     }
-    // The contents are on the disk; their names are once the directory is.
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|source| WriteError::Write {
-            path: dir.to_owned(),
-            source,
-        })?;
+    sync_dir(dir)?;
     Ok(written)
-}
-
-/// Creates a file that must not exist.
-fn create(path: &Path, content: &str, mode: u32) -> Result<(), WriteError> {
-    let failed = |source: io::Error| {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::AlreadyExists => WriteError::Exists { path },
-            _ => WriteError::Write { path, source },
-        }
-    };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(failed)?;
-    file.write_all(content.as_bytes())
-        // The mode again, since the umask may have taken from it.
-        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(mode)))
-        .and_then(|()| file.sync_all())
-        .map_err(|source| {
-            // Half a file is worse than none.
-            let _ = std::fs::remove_file(path);
-            failed(source)
-        })
-}
-
-/// Writes beside `path` and renames over it: a reader sees the old file or the new one.
-fn replace(path: &Path, content: &str, mode: u32) -> Result<(), WriteError> {
-    remove_abandoned(path)?;
-    let beside = beside(path, std::process::id());
-    create(&beside, content, mode)?;
-    std::fs::rename(&beside, path).map_err(|source| {
-        // Holds a key that nobody will use.
-        let _ = std::fs::remove_file(&beside);
-        WriteError::Write {
-            path: path.to_owned(),
-            source,
-        }
-    })
-}
-
-/// Where the process `pid` writes what will be `path`.
-fn beside(path: &Path, pid: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{pid}.new"));
-    name.into()
-}
-
-/// Removes what a process that died wrote beside `path` and did not rename: a key may be in it. A file of our own
-/// number is one of those too, since we have written none yet.
-fn remove_abandoned(path: &Path) -> Result<(), WriteError> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(());
-    };
-    let failed = |source| WriteError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let found = entry.map_err(failed)?.file_name();
-        let writer = found
-            .to_str()
-            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new"))
-            .and_then(|pid| pid.parse::<u32>().ok());
-        let Some(pid) = writer else { continue };
-        let is_at_work = pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
-        if is_at_work {
-            continue;
-        }
-        match std::fs::remove_file(beside(path, pid)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
-            // Gone, by us or by another that tidied up at the same time.
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -5,25 +5,42 @@
 //! that is up belongs to one valid identity of our own trust domain, checked inside the handshake.
 
 pub mod address;
+mod atomic;
 pub mod ca;
 pub mod certificate;
 pub mod channel;
 pub mod client;
 pub mod dial;
+pub mod enrol;
 pub mod files;
+pub mod fingerprint;
 pub mod identity;
 pub mod issued;
 pub mod refusal;
+pub mod reload;
+pub mod request;
+pub mod revocation;
 pub mod server;
+pub mod token;
+pub mod trust;
 pub mod verify;
 
 pub use address::CoordinatorAddress;
 pub use channel::{About, ChannelError, ChannelOptions, Trouble, channel, connect, explain};
-pub use client::client_config;
+pub use client::{client_config, client_config_noting};
 pub use dial::dial;
+pub use enrol::{connect_to_enrol, enrol_client_config, enrol_server_config};
 pub use files::{Credentials, CredentialsError, TlsFiles};
+pub use fingerprint::Fingerprint;
 pub use identity::{Identity, IdentityError, Role, Subject, TrustDomain};
-pub use server::{explain_failed_handshake, peer_identity, peer_not_after, server_config};
+pub use reload::{FilesStamp, Reloaded};
+pub use request::{KeyRequest, KeyRequestError};
+pub use revocation::Revocations;
+pub use server::{
+    PeerCertificate, accept, explain_failed_handshake, peer_certificate, peer_identity, server_config,
+};
+pub use token::{EnrolToken, SecretHash, TokenError, TokenId};
+pub use trust::{PeerRoot, TrustBundle, TrustError};
 
 use std::sync::Arc;
 

@@ -19,7 +19,10 @@ pub fn about_certificate(alert: AlertDescription) -> Option<&'static str> {
         AlertDescription::CertificateExpired => {
             "it has expired or is not valid yet; look at it with hostler-pki show, and compare the clocks"
         }
-        AlertDescription::CertificateRevoked => "it has been revoked; ask for a new one",
+        AlertDescription::CertificateRevoked => {
+            "it has been revoked; if that was not meant to last: an agent's host is enrolled again with a new token from \
+             hostler tokens create, and a client is given a new certificate"
+        }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             "none was shown; configure a certificate and its key"
         }

@@ -4,6 +4,7 @@
 //! It authenticates and never authorises (the coordinator's table does). The invariant: a peer without a valid
 //! identity fails inside the handshake, so no byte of it ever reaches an rpc.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
@@ -13,14 +14,18 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::certificate::{CertificateFacts, FactsError};
 use crate::files::Credentials;
-use crate::identity::{Identity, IdentityError, TrustDomain, plain};
+use crate::fingerprint::Fingerprint;
+use crate::identity::{Identity, IdentityError, TrustDomain};
 use crate::refusal::{tls_error, without_link};
+use crate::revocation::Revocations;
 use crate::verify::{self, Usage, VerifyError};
 use crate::{ALPN, TlsConfigError, provider};
 
@@ -29,9 +34,14 @@ use crate::{ALPN, TlsConfigError, provider};
 /// Sessions are not resumed: each connection shows its certificate again, so that a revoked one cannot come
 /// back by a ticket.
 ///
+/// `revocations` is asked inside each handshake; who is revoked is told so by the alert `certificate_revoked`.
+///
 /// # Errors
 /// When the credentials are not a coordinator's, or rustls does not take the roots or the protocol version.
-pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsConfigError> {
+pub fn server_config(
+    credentials: &Credentials,
+    revocations: Revocations,
+) -> Result<Arc<ServerConfig>, TlsConfigError> {
     credentials.fit(Usage::Server)?;
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), provider())
         .build()
@@ -39,6 +49,7 @@ pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, Tls
     let verifier = PeerVerifier {
         inner,
         trust_domain: credentials.identity().trust_domain.clone(),
+        revocations,
     };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -65,22 +76,63 @@ pub fn peer_identity(connection: &rustls::ServerConnection) -> Result<Identity, 
     Identity::of_certificate(leaf)
 }
 
-/// The last moment of the certificate at the other end of a finished handshake. TLS looks at it once; whoever keeps
-/// a connection open looks at it again.
+/// What counts of the certificate at the other end of a finished handshake. TLS looks at it once; whoever keeps a
+/// connection open looks at it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Whom it names.
+    pub identity: Identity,
+    /// Its first moment: what [`Revocations`] are asked with.
+    pub not_before: UnixMillis,
+    /// Its last moment.
+    pub not_after: UnixMillis,
+    /// Its digest.
+    pub fingerprint: Fingerprint,
+}
+
+/// What counts of the certificate at the other end of a finished handshake.
 ///
 /// # Errors
 /// As [`peer_identity`].
-pub fn peer_not_after(connection: &rustls::ServerConnection) -> Result<UnixMillis, IdentityError> {
+pub fn peer_certificate(connection: &rustls::ServerConnection) -> Result<PeerCertificate, IdentityError> {
     let leaf = connection
         .peer_certificates()
         .and_then(|chain| chain.first())
         .ok_or(IdentityError::NoCertificate)?;
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|source| IdentityError::Unreadable {
-        source: plain(source),
-    })?;
-    Ok(UnixMillis(
-        parsed.validity().not_after.timestamp().saturating_mul(1000),
-    ))
+    let facts = CertificateFacts::read(leaf)
+        .map_err(|FactsError::Parse { source }| IdentityError::Unreadable { source })?;
+    Ok(PeerCertificate {
+        identity: facts.identity?,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+        fingerprint: Fingerprint::of(leaf),
+    })
+}
+
+tokio::task_local! {
+    /// Why the verifier says that a certificate is revoked, for the handshake that this task is in. rustls has an
+    /// alert for it and, unlike for its other errors, no place for our words.
+    static REVOKED: RefCell<Option<VerifyError>>;
+}
+
+/// Shakes hands as `acceptor.accept(io)` does, and knows more when it fails: then [`explain_failed_handshake`] says whose
+/// certificate was revoked, and when.
+///
+/// # Errors
+/// As `tokio_rustls::TlsAcceptor`.
+pub async fn accept<IO>(acceptor: &TlsAcceptor, io: IO) -> io::Result<TlsStream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let shaking = async {
+        let accepted = acceptor.accept(io).await;
+        let revoked = REVOKED.try_with(RefCell::take).unwrap_or_default();
+        match (accepted, revoked) {
+            (Err(_), Some(why)) => Err(io::Error::new(io::ErrorKind::InvalidData, why.into_rustls())),
+            (accepted, _) => accepted,
+        }
+    };
+    REVOKED.scope(RefCell::new(None), shaking).await
 }
 
 /// Why a handshake failed, for the log: what is wrong with the peer's certificate, or with its TLS. `error` is what
@@ -103,6 +155,7 @@ pub fn explain_failed_handshake(error: &io::Error) -> String {
 struct PeerVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     trust_domain: TrustDomain,
+    revocations: Revocations,
 }
 
 impl ClientCertVerifier for PeerVerifier {
@@ -117,8 +170,16 @@ impl ClientCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        verify::check_identity(end_entity, &self.trust_domain, Usage::Client)
+        let found = verify::check_identity(end_entity, &self.trust_domain, Usage::Client)
             .map_err(VerifyError::into_rustls)?;
+        let facts = CertificateFacts::read(end_entity)
+            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        if let Some(at) = self.revocations.revoked(&found.subject, facts.not_before) {
+            let found = Box::new(found);
+            // Outside of `accept` nobody waits for the sentence; the alert says the rest.
+            let _ = REVOKED.try_with(|why| why.replace(Some(VerifyError::Revoked { found, at })));
+            return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
+        }
         Ok(verified)
     }
 

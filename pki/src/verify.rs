@@ -14,8 +14,9 @@ use rustls::{CertificateError, OtherError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use thiserror::Error;
 
+use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, IdentityError, Subject, TrustDomain};
-use crate::provider;
+use crate::{provider, revocation, trust};
 
 /// What a certificate is shown for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,28 @@ pub enum VerifyError {
         /// Ours.
         expected: TrustDomain,
     },
+    /// It was good, until somebody revoked it.
+    #[error("its identity {found} was revoked at {at}; {}", revocation::way_out(&found.subject))]
+    Revoked {
+        /// Whom it names.
+        found: Box<Identity>,
+        /// When.
+        at: UnixMillis,
+    },
+    /// Not the root that a token names.
+    #[error("it does not lead to the CA {pinned} that the token names, {}", match shown {
+        Some(shown) => format!("but to {shown}; check that the token is of this fleet, and not from before its CA was renewed"),
+        None => "and shows no CA at all; check that this is the port for enrolment".to_owned(),
+    })]
+    OtherRoot {
+        /// The root of the token.
+        pinned: Fingerprint,
+        /// The last of the chain that was shown.
+        shown: Option<Fingerprint>,
+    },
+    /// The pinned root is no CA of ours.
+    #[error("the CA that the token names is not one of Hostler")]
+    RootWithoutDomain,
     /// A right certificate in the wrong place.
     #[error("its identity {found} is not one {wanted}")]
     WrongSubject {
@@ -160,6 +183,19 @@ pub(crate) fn check_chain(
             .verify_client_cert(leaf, intermediates, now)
             .map(|_| ()),
     }
+}
+
+/// Which of the roots `ca` a certificate leads to, by its place.
+pub(crate) fn signer(
+    usage: Usage,
+    ca: &[CertificateDer<'static>],
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Option<usize> {
+    ca.iter().position(|root| {
+        trust::only(root).is_some_and(|only| check_chain(usage, &only, leaf, intermediates, now).is_ok())
+    })
 }
 
 /// Checks whom a certificate names: one identity, of `trust_domain`, that may be used so.

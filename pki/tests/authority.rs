@@ -46,6 +46,7 @@ fn an_openssl_reader_finds_every_part() {
         dns_names: vec!["c1.example.org".to_owned()],
         ip_addresses: vec!["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         lifetime: 7 * DAY,
+        ..IssueOptions::default()
     };
     let issued = fleet.authority.issue(&identity(COORDINATOR), &options).unwrap();
     let written = issued.write(fleet.path(), "c1", Existing::Keep).unwrap();

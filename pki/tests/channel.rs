@@ -13,8 +13,8 @@ use std::time::Duration;
 use hostler_common::rpc::operations::v1::ListHypervisorsRequest;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
 use hostler_pki::{
-    About, ChannelOptions, CoordinatorAddress, Credentials, TlsFiles, Trouble, channel, client_config,
-    connect, explain, server_config,
+    About, ChannelOptions, CoordinatorAddress, Credentials, Revocations, TlsFiles, Trouble, channel,
+    client_config, connect, explain, server_config,
 };
 use support::{ADMIN, AGENT, COORDINATOR, DEADLINE, Fleet, words};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -27,7 +27,7 @@ use tonic::transport::server::Connected;
 
 /// A coordinator without any service: every call it lets in is UNIMPLEMENTED.
 async fn serve(credentials: &Credentials) -> CoordinatorAddress {
-    let acceptor = TlsAcceptor::from(server_config(credentials).unwrap());
+    let acceptor = TlsAcceptor::from(server_config(credentials, Revocations::none()).unwrap());
     let (listener, address) = listen().await;
     let (accepted, incoming) = tokio::sync::mpsc::channel::<io::Result<Socket>>(8);
     tokio::spawn(async move {
@@ -222,7 +222,8 @@ async fn a_lazy_channel_connects_once_the_coordinator_is_there() {
         "{status:?}"
     );
 
-    let acceptor = TlsAcceptor::from(server_config(&fleet.credentials(COORDINATOR)).unwrap());
+    let acceptor =
+        TlsAcceptor::from(server_config(&fleet.credentials(COORDINATOR), Revocations::none()).unwrap());
     let listener = TcpListener::bind(address.to_string()).await.unwrap();
     let accepting = async {
         let (tcp, _) = listener.accept().await.unwrap();

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use hostler_pki::{Credentials, TlsFiles, client_config, server_config};
+use hostler_pki::{Credentials, Revocations, TlsFiles, client_config, server_config};
 use support::{ADMIN, AGENT, COORDINATOR, DAY, Fleet, chmod, words, write_key};
 
 fn refusal(files: &TlsFiles) -> String {
@@ -169,7 +169,7 @@ fn a_certificate_that_peers_would_refuse_is_refused_at_home() {
 #[test]
 fn credentials_in_the_wrong_place_are_refused_at_home() {
     let fleet = Fleet::new();
-    let error = server_config(&fleet.credentials(AGENT)).unwrap_err();
+    let error = server_config(&fleet.credentials(AGENT), Revocations::none()).unwrap_err();
     assert_says(&words(&error), &[AGENT, "cannot be used to serve"]);
     let error = client_config(&fleet.credentials(COORDINATOR)).unwrap_err();
     assert_says(&words(&error), &[COORDINATOR, "cannot be used to call"]);

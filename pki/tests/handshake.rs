@@ -8,7 +8,9 @@ use std::io;
 use std::sync::Arc;
 
 use hostler_pki::refusal::about_certificate;
-use hostler_pki::{TlsFiles, client_config, explain_failed_handshake, peer_identity, server_config};
+use hostler_pki::{
+    Revocations, TlsFiles, client_config, explain_failed_handshake, peer_identity, server_config,
+};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -85,7 +87,7 @@ fn alert(error: &io::Error) -> rustls::AlertDescription {
 #[tokio::test]
 async fn agents_and_clients_get_through_and_are_known() {
     let fleet = Fleet::new();
-    let server = server_config(&fleet.credentials(COORDINATOR)).unwrap();
+    let server = server_config(&fleet.credentials(COORDINATOR), Revocations::none()).unwrap();
     for who in [AGENT, ADMIN, "spiffe://example.org/client/viewer/eve"] {
         let client = client_config(&fleet.credentials(who)).unwrap();
         let met = meet(Arc::clone(&server), client).await;
@@ -97,7 +99,7 @@ async fn agents_and_clients_get_through_and_are_known() {
 #[tokio::test]
 async fn a_caller_without_a_valid_identity_fails_in_the_handshake_and_is_told_why() {
     let fleet = Fleet::new();
-    let server = server_config(&fleet.credentials(COORDINATOR)).unwrap();
+    let server = server_config(&fleet.credentials(COORDINATOR), Revocations::none()).unwrap();
     let now = time::OffsetDateTime::now_utc();
     let other_domain = "spiffe://other.org/agent/node-1";
     let foreign = Fleet::new();
@@ -254,7 +256,7 @@ async fn a_caller_refuses_whoever_is_not_its_coordinator() {
 #[tokio::test]
 async fn no_session_is_resumed() {
     let fleet = Fleet::new();
-    let server = server_config(&fleet.credentials(COORDINATOR)).unwrap();
+    let server = server_config(&fleet.credentials(COORDINATOR), Revocations::none()).unwrap();
     assert_eq!(server.send_tls13_tickets, 0);
     assert!(!server.session_storage.can_cache());
     assert!(!server.ticketer.enabled());
@@ -310,7 +312,7 @@ async fn openssl_calls(
 #[tokio::test]
 async fn tls_1_2_is_refused_and_another_implementation_of_1_3_is_not() {
     let fleet = Fleet::new();
-    let server = server_config(&fleet.credentials(COORDINATOR)).unwrap();
+    let server = server_config(&fleet.credentials(COORDINATOR), Revocations::none()).unwrap();
     let files = fleet.issue(AGENT);
     let (result, said) = openssl_calls(Arc::clone(&server), "-tls1_2", &files).await;
     result.expect_err("TLS 1.2 was accepted");

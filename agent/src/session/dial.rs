@@ -130,6 +130,9 @@ fn channel_trouble(error: &ChannelError) -> Trouble {
     match error {
         ChannelError::CertificateRefused { .. }
         | ChannelError::ServerCertificate { .. }
+        | ChannelError::NotPinned { .. }
+        | ChannelError::NotForEnrolment { .. }
+        | ChannelError::Setup { .. }
         | ChannelError::Handshake { .. }
         | ChannelError::Protocol { .. } => Trouble::Person(line),
         ChannelError::Resolve { .. }

@@ -77,7 +77,13 @@ impl Pki {
             certificate: self.file("coordinator.crt"),
             key: self.file("coordinator.key"),
         };
-        TlsAcceptor::from(server_config(&Credentials::load(&files).unwrap()).unwrap())
+        TlsAcceptor::from(
+            server_config(
+                &Credentials::load(&files).unwrap(),
+                hostler_pki::Revocations::none(),
+            )
+            .unwrap(),
+        )
     }
 
     /// The program, with the operator's certificate and nothing from this environment.

@@ -215,12 +215,12 @@ async fn shake_hands(
 ) -> Result<Connection, Rejected> {
     // Small messages are answered at once.
     tcp.set_nodelay(true).map_err(Rejected::Socket)?;
-    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp))
+    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hostler_pki::accept(&acceptor, tcp))
         .await
         .map_err(|_| Rejected::Late)?
         .map_err(Rejected::Handshake)?;
-    let identity = hostler_pki::peer_identity(stream.get_ref().1).map_err(Rejected::Identity)?;
-    let not_after = hostler_pki::peer_not_after(stream.get_ref().1).map_err(Rejected::Identity)?;
+    let certificate = hostler_pki::peer_certificate(stream.get_ref().1).map_err(Rejected::Identity)?;
+    let (identity, not_after) = (certificate.identity, certificate.not_after);
     Ok(Connection {
         stream,
         peer: Peer { identity, address },
