@@ -53,7 +53,7 @@ fn the_examples_of_the_help_work_as_they_stand() {
         assert_eq!(code, 0, "{line}: {out}{error}");
         ran += 1;
     }
-    assert_eq!(ran, 6);
+    assert_eq!(ran, 7);
     let pki = dir.path().join("pki");
     assert_eq!(mode(&pki.join("ca.key")), 0o600);
     assert_eq!(mode(&pki.join("ca.crt")), 0o644);

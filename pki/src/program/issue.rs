@@ -1,14 +1,16 @@
 //! `hostler-pki issue`: one certificate and its key, for a coordinator, an agent or a client.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hostler_common::id::HostName;
+use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, IssueOptions};
+use hostler_pki::certificate::CertificateFacts;
 use hostler_pki::issued::{Existing, WriteError};
-use hostler_pki::{Identity, Role, Subject};
+use hostler_pki::{Identity, Role, Subject, files};
 
 use super::{Outcome, days, output};
 
@@ -59,9 +61,12 @@ pub(super) struct Common {
     /// The files' name without its ending, if not the subject's name
     #[arg(long, value_name = "STEM")]
     out_name: Option<String>,
-    /// Replace files that are there
+    /// Replace files that are there, with a new key
     #[arg(long)]
     force: bool,
+    /// Let its life begin now and not five minutes ago: for somebody whose certificate was revoked just before
+    #[arg(long)]
+    from_now: bool,
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
@@ -84,6 +89,10 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
         }
     };
     options.lifetime = common.days;
+    if common.from_now {
+        // Whole seconds: the first after the last one is the one that runs now.
+        options.after = Some(UnixMillis(UnixMillis::now().0.saturating_sub(1000)));
+    }
     let authority = Authority::open(&common.dir)?;
     let identity = Identity {
         trust_domain: authority.trust_domain().clone(),
@@ -101,7 +110,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
         .unwrap_or_else(|| identity.subject.name().as_str());
     let issued = authority.issue(&identity, &options)?;
     let written = issued.write(dir, stem, existing).map_err(|error| match error {
-        WriteError::Exists { .. } => anyhow::anyhow!("{error}, or replace it with --force"),
+        WriteError::Exists { path } => anyhow::anyhow!("{}", exists(&path)),
         other => other.into(),
     })?;
     output::line(&format!(
@@ -111,4 +120,21 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
         written.key.display(),
     ));
     Ok(Outcome::Good)
+}
+
+/// Why nothing was written, with what is known of the certificate that is in the way.
+fn exists(path: &Path) -> String {
+    let there = WriteError::Exists {
+        path: path.to_owned(),
+    };
+    let now = UnixMillis::now();
+    let facts = files::read_certificates(path)
+        .ok()
+        .and_then(|chain| CertificateFacts::read(&chain[0]).ok());
+    let about = match facts {
+        Some(facts) if facts.not_after < now => format!(" (it expired at {})", facts.not_after),
+        Some(facts) if facts.expires_soon(now) => format!(" (it ends soon, at {})", facts.not_after),
+        _ => String::new(),
+    };
+    format!("{there}, or replace it with --force{about}")
 }

@@ -7,6 +7,7 @@ mod init;
 mod issue;
 mod man;
 mod output;
+mod rotate;
 mod show;
 mod verify;
 
@@ -23,7 +24,10 @@ Examples, from nothing to a fleet of one host:
   hostler-pki issue client admin ada --dir pki --out ~/.config/hostler
   hostler-pki show pki/node-1.crt
   hostler-pki verify --ca pki/ca.crt pki/*.crt
+  hostler-pki rotate-ca status --dir pki
 
+Certificates end. show says how many days are left, and verify says when it is time for a new one; agents that have
+enrolled renew theirs by themselves. The CA ends too: long before, renew it with rotate-ca, whose --help has the steps.
 Keep ca.key where only you can read it: whoever has it can be anyone in the fleet.
 Exit codes: 0 done or good, 1 failed or bad, 2 wrong arguments.";
 
@@ -44,6 +48,9 @@ enum Command {
     Issue(issue::Command),
     /// Show what certificates say
     Show(show::Arguments),
+    /// Put a new root in the place of the old one, in steps that cut nobody off
+    #[command(subcommand, name = "rotate-ca", after_help = rotate::STEPS)]
+    RotateCa(rotate::Command),
     /// Check certificates as a peer would: chain, time, use and identity
     Verify(verify::Arguments),
     /// Write the manual pages
@@ -62,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let done = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Issue(command) => issue::run(&command),
+        Command::RotateCa(command) => rotate::run(&command),
         Command::Show(arguments) => show::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),

@@ -42,6 +42,8 @@ struct Shown {
     not_before: String,
     not_after: String,
     days_left: i64,
+    /// Whether it is time for a new one.
+    expires_soon: bool,
     key_type: String,
     usages: Vec<String>,
     names: Vec<String>,
@@ -85,6 +87,7 @@ fn read(path: &Path, now: UnixMillis) -> anyhow::Result<Vec<Shown>> {
                 .filter(|_| !facts.is_ca)
                 .map(|error| Chain(error).to_string()),
             days_left: facts.days_left(now),
+            expires_soon: facts.expires_soon(now),
             ca: facts.is_ca,
             trust_domain: facts.trust_domain.map(String::from),
             subject: facts.subject,
@@ -109,9 +112,15 @@ fn text(one: &Shown) -> String {
         (None, None, None) => "none".to_owned(),
     };
     let left = match one.days_left {
-        ..=-1 => "expired".to_owned(),
+        ..=-1 => "expired; get a new one".to_owned(),
+        0 => "less than a day left".to_owned(),
         1 => "1 day left".to_owned(),
         days => format!("{days} days left"),
+    };
+    let soon = match (one.expires_soon && one.days_left >= 0, one.ca) {
+        (false, _) => "",
+        (true, false) => "; time for a new one",
+        (true, true) => "; time for hostler-pki rotate-ca",
     };
     let usages = if one.usages.is_empty() && one.ca {
         "signing certificates".to_owned()
@@ -125,7 +134,7 @@ fn text(one: &Shown) -> String {
         ("serial", one.serial.clone()),
         (
             "valid",
-            format!("{} to {} ({left})", one.not_before, one.not_after),
+            format!("{} to {} ({left}{soon})", one.not_before, one.not_after),
         ),
         ("key", one.key_type.clone()),
         ("for", usages),

@@ -73,7 +73,12 @@ fn check(path: &Path, ca: &Ca) -> anyhow::Result<String> {
             "the CA itself expired at {}",
             facts.not_after
         );
-        return Ok(format!("the CA itself, until {}", facts.not_after));
+        let soon = if facts.expires_soon(now) {
+            "; time for hostler-pki rotate-ca"
+        } else {
+            ""
+        };
+        return Ok(format!("the CA itself, until {}{soon}", facts.not_after));
     }
     let identity = verify::check_own(&ca.roots, leaf, &chain[1..], UnixTime::now())?;
     if let (Some(expected), false) = (
@@ -87,9 +92,14 @@ fn check(path: &Path, ca: &Ca) -> anyhow::Result<String> {
         .into());
     }
     Ok(format!(
-        "{identity}, {}, until {} ({} days left)",
+        "{identity}, {}, until {} ({} days left{})",
         Usage::of(&identity.subject),
         facts.not_after,
         facts.days_left(now),
+        if facts.expires_soon(now) {
+            "; time for a new one"
+        } else {
+            ""
+        },
     ))
 }
