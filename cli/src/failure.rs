@@ -305,12 +305,15 @@ fn credentials_way_out(error: &CredentialsError) -> String {
 
 fn connect_way_out(error: &ChannelError) -> String {
     match error {
-        ChannelError::CertificateRefused { .. } => CERTIFICATE.into(),
+        ChannelError::CertificateRefused { .. } | ChannelError::Setup { .. } => CERTIFICATE.into(),
         ChannelError::ServerCertificate { .. } => {
             "hostler-pki show FILE says what is in your CA file; --coordinator may name another machine"
                 .into()
         }
-        ChannelError::Resolve { address, .. }
+        // This program enrols nobody.
+        ChannelError::NotPinned { address, .. }
+        | ChannelError::NotForEnrolment { address }
+        | ChannelError::Resolve { address, .. }
         | ChannelError::Refused { address, .. }
         | ChannelError::Unreachable { address, .. }
         | ChannelError::TimedOut { address, .. }

@@ -117,6 +117,23 @@ async fn an_end_that_has_come_is_told_with_its_time() {
     assert_eq!(Credentials::load(&files).unwrap_err().expired_at(), None);
 }
 
+#[tokio::test]
+async fn what_is_not_valid_yet_is_taken_once_it_is_without_another_change() {
+    let fleet = Fleet::new();
+    let now = time::OffsetDateTime::now_utc();
+    let mut reloaded = Reloaded::load(fleet.forge("own", &[AGENT], |_| {})).unwrap();
+    fleet.forge("own", &[AGENT], |params| {
+        params.not_before = now + Duration::from_secs(2)
+    });
+    assert!(words(&reloaded.poll().unwrap_err()).contains("not valid before"));
+    let valid = async {
+        while reloaded.poll().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, valid).await.unwrap();
+}
+
 #[test]
 fn one_file_is_never_seen_half_replaced() {
     let fleet = Fleet::new();

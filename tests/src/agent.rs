@@ -503,7 +503,9 @@ impl Life {
             | Message::ProposeAnswer(_)
             | Message::Refused(_)
             | Message::FinishAnswer(_)
-            | Message::ReportAnswer(_) => {}
+            | Message::ReportAnswer(_)
+            | Message::RenewAnswer(_)
+            | Message::Trust(_) => {}
         }
     }
 
