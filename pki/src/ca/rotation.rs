@@ -11,21 +11,24 @@
 //! invariant: the stage is what the files say and nothing else, each step is a list of changes of which every first
 //! part leaves a CA that opens, and a step that was cut short is done again by asking for it again.
 
+mod error;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::UnixTime;
-use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
+
+pub use error::RotationError;
 
 use super::dir::{self, Root};
 use super::error::AuthorityError;
 use super::{new_root, sign_failed};
 use crate::atomic::{self, PUBLIC_MODE, SECRET_MODE};
 use crate::certificate::pem_of;
-use crate::files::{self, CredentialsError};
+use crate::files;
 use crate::issued::WriteError;
 use crate::{trust, verify};
 
@@ -64,96 +67,6 @@ pub enum Did {
     Now,
     /// It was done before.
     Before,
-}
-
-/// Why a step was not done.
-#[derive(Debug, Error)]
-pub enum RotationError {
-    /// The CA cannot be used.
-    #[error("cannot rotate the CA in {}", dir.display())]
-    Ca {
-        /// The CA's directory.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<AuthorityError>,
-    },
-    /// Not ours to judge.
-    #[error("{} holds {count} certificates, and a rotation knows one or two; keep the old and the new one", path.display())]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// How many.
-        count: usize,
-    },
-    /// Two fleets in one file.
-    #[error("{} holds CAs of two trust domains, {one} and {other}; a rotation stays within one", path.display())]
-    TwoDomains {
-        /// The file.
-        path: PathBuf,
-        /// The first's.
-        one: String,
-        /// The second's.
-        other: String,
-    },
-    /// A key that belongs to none of them.
-    #[error("{} belongs to no certificate in ca.crt, or to the wrong one; put the right files back, or move it away", path.display())]
-    StrayKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Somebody else is at it.
-    #[error("another hostler-pki rotates the CA in {} now; look at it with hostler-pki rotate-ca status", dir.display())]
-    Busy {
-        /// The CA's directory.
-        dir: PathBuf,
-    },
-    /// There is one under way.
-    #[error(
-        "the new root signs already; end this rotation with hostler-pki rotate-ca finish before you begin another"
-    )]
-    FinishFirst,
-    /// There is none under way.
-    #[error("no rotation is under way; the first step is hostler-pki rotate-ca begin")]
-    BeginFirst,
-    /// A step is missing, or was cut short.
-    #[error(
-        "the old root still signs, or the switch was cut short; the step before is hostler-pki rotate-ca switch"
-    )]
-    SwitchFirst,
-    /// Nobody has said that the old root may go.
-    #[error(
-        "finish drops the root {old}: whoever has a certificate that it signed, or trusts nothing else, is cut off; when \
-         nobody is left who does, name it with --drop {old}"
-    )]
-    Consent {
-        /// The old root's id.
-        old: String,
-    },
-    /// Another one was named.
-    #[error("{named} is not the root that would be dropped; that is {old}, and {new} stays")]
-    OtherRoot {
-        /// What was named.
-        named: String,
-        /// The one that goes.
-        old: String,
-        /// The one that stays.
-        new: String,
-    },
-    /// The old key cannot be kept.
-    #[error("cannot read the key that goes out of use")]
-    Read {
-        /// Which file, and why.
-        #[source]
-        source: CredentialsError,
-    },
-    /// The file system says no.
-    #[error("the step was cut short; ask for it again once this is cured")]
-    Write {
-        /// Which file, and why.
-        #[source]
-        source: WriteError,
-    },
 }
 
 /// One change of the directory, done whole or not at all.
@@ -412,10 +325,25 @@ fn alone(dir: &Path) -> Result<std::fs::File, RotationError> {
     };
     let opened = std::fs::File::open(dir).map_err(failed)?;
     match opened.try_lock() {
-        Ok(()) => Ok(opened),
+        Ok(()) => tidy(dir).map(|()| opened),
         Err(std::fs::TryLockError::WouldBlock) => Err(RotationError::Busy { dir: dir.to_owned() }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Removes what a step that died had written and not yet given its name: a key may be in it. Whoever holds the lock is
+/// the only one who writes such files.
+fn tidy(dir: &Path) -> Result<(), RotationError> {
+    let is_ours = |path: &PathBuf| {
+        let starts = ["ca.key.", "ca.crt.", "next.key."];
+        starts.iter().any(|start| is_named(path, start))
+            && path.extension().is_some_and(|ending| ending == "new")
+    };
+    entries(dir).filter(is_ours).try_for_each(|path| {
+        std::fs::remove_file(&path).map_err(|source| RotationError::Write {
+            source: WriteError::Write { path, source },
+        })
+    })
 }
 
 fn keep_as(now: &Rotation, name: &str, root: &Root) -> PathBuf {

@@ -26,8 +26,9 @@ Examples, from nothing to a fleet of one host:
   hostler-pki verify --ca pki/ca.crt pki/*.crt
   hostler-pki rotate-ca status --dir pki
 
-Certificates end. show says how many days are left, and verify says when it is time for a new one; agents that have
-enrolled renew theirs by themselves. The CA ends too: long before, renew it with rotate-ca, whose --help has the steps.
+Certificates end: show says how many days are left, and when it is time for a new one. The CA
+ends too: long before, renew it with rotate-ca, whose --help has the steps.
+
 Keep ca.key where only you can read it: whoever has it can be anyone in the fleet.
 Exit codes: 0 done or good, 1 failed or bad, 2 wrong arguments.";
 

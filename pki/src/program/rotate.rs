@@ -15,15 +15,18 @@ pub(super) const STEPS: &str = "\
 The steps, each of which may be repeated, also after it was cut short:
   1. hostler-pki rotate-ca begin --dir pki
      pki/ca.crt now holds the old root and a new one. Both are trusted, the old one signs.
-     Give pki/ca.crt to every coordinator, host and client. A coordinator tells its enrolled agents by itself.
+     Give pki/ca.crt to every coordinator, host and client. Enrolled agents are told by
+     their coordinator.
   2. hostler-pki rotate-ca switch --dir pki
-     The new root signs. Give every coordinator, host and client a new certificate. Enrolled agents renew theirs by
-     themselves: wait one life of their certificates. Tokens from before name the old root: make new ones once the
-     coordinator has its new certificate.
+     The new root signs. Give every coordinator, host and client a new certificate.
+     Enrolled agents renew theirs by themselves: wait one life of their certificates.
+     Enrolment tokens from before name the old root: once the coordinator has its new
+     certificate, make new ones.
   3. hostler-pki rotate-ca finish --dir pki --drop ID
      The old root is trusted no more. Give pki/ca.crt to everybody once again.
-Somebody who misses step 1 is cut off when the coordinator shows a certificate of the new root; somebody who misses
-step 2 is cut off by step 3. Files that go out of use are kept as ca.key.DATE.ID and ca.crt.DATE.ID.";
+Who misses step 1 is cut off when the coordinator shows a certificate of the new root;
+who misses step 2 is cut off by step 3. Files that go out of use are kept as
+ca.key.DATE.ID and ca.crt.DATE.ID.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

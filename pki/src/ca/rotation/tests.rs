@@ -83,6 +83,14 @@ fn a_step_that_dies_between_any_two_changes_leaves_a_ca_that_works_and_is_done_a
             if step != Stage::Switched {
                 assert_eq!(signed, signed_before);
             }
+            // As a death in the middle of a change leaves it; process 1 lives, and did not write it.
+            for half in [
+                "ca.crt.1.new",
+                "ca.key.2026-01-01.00000000.1.new",
+                "next.key.1.new",
+            ] {
+                std::fs::write(dir.join(half), "half").unwrap();
+            }
             run(dir, step);
             let now = status(dir).unwrap();
             assert_eq!(
