@@ -90,7 +90,8 @@ impl Rig {
                 }
             }
             Message::Refused(_) => self.reconnect(),
-            Message::Heartbeat(_) | Message::ReportAnswer(_) => {}
+            // Nothing of the desk's: it holds no certificate.
+            Message::RenewAnswer(_) | Message::Trust(_) | Message::Heartbeat(_) | Message::ReportAnswer(_) => {}
         }
     }
 
