@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Measures the figures of the README: release builds, real programs, a real libvirtd, a fleet of one host.
 #
-#   figures.sh      prints one row a figure with its aim beside it; some minutes
+#   figures.sh                   prints one row a figure with its aim beside it; some minutes
+#   figures.sh FIGURE...         only these, of: memory list create storage operations first-step
 #
 #   HOSTLER_FIGURES_BIN  a directory with the programs and `figures` already built (default: a release build)
+#   HOSTLER_FIGURES_DIR  a directory on the disk that operations and first-step measure (default: /var/tmp)
 #
-# Owns a temporary directory, the demo's names in libvirt (deploy/demo.sh) and the domain figures-guest. Takes down what
-# it brought up, whatever happens. A missed aim is printed as missed and is no error; what cannot be measured is one.
+# Owns a temporary directory, another on that disk, the demo's names in libvirt (deploy/demo.sh) and the domain
+# figures-guest; operations and first-step need neither root nor libvirt. Takes down what it brought up, whatever
+# happens. A missed aim is printed as missed and is no error; what cannot be measured is one.
 set -Eeuo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 top="$(dirname "$here")"
@@ -17,11 +20,28 @@ source "$top/deploy/lib/process.sh"
 # shellcheck source=deploy/lib/libvirt.sh
 source "$top/deploy/lib/libvirt.sh"
 
-[[ $# -eq 0 ]] || fail "usage: figures.sh"
-need_root "it starts domains on the system's libvirt"
+ALL=(memory list create storage operations first-step)
+wanted=("$@")
+[[ $# -gt 0 ]] || wanted=("${ALL[@]}")
+for figure in "${wanted[@]}"; do
+  [[ " ${ALL[*]} " == *" $figure "* ]] || fail "there is no figure '$figure'; usage: figures.sh [${ALL[*]}]"
+done
+
+asked() {
+  local figure
+  for figure in "$@"; do
+    [[ " ${wanted[*]} " != *" $figure "* ]] || return 0
+  done
+  return 1
+}
+
+if asked memory list create storage; then
+  need_root "it starts domains on the system's libvirt"
+fi
 cd "$top"
 
 work="$(mktemp -d)"
+disk="$(mktemp -d -p "${HOSTLER_FIGURES_DIR:-/var/tmp}")"
 DEMO="$work/demo"
 TWIN=figures-guest
 
@@ -46,7 +66,7 @@ finish() {
     fi
     demo down >/dev/null
   fi
-  rm -rf "$work"
+  rm -rf "$work" "$disk"
   exit "$code"
 }
 
@@ -66,8 +86,7 @@ programs_build() {
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-deploy/packages.sh build demo
-programs_build
+
 # What libvirt's client library and all that it needs cost any program: the agent cannot be smaller.
 floor_start() {
   gcc -x c -O2 -o "$work/floor" - -lvirt <<'C'
@@ -79,23 +98,82 @@ C
   floor="$(process_pid "$work/run" floor)" || fail "a C program cannot connect to $LIBVIRT_URI"
 }
 
-# A port that nobody listens on, below those which the kernel hands out by itself.
-port=23312
-while [[ -n "$(ss -ltnH "sport = :$port")" ]]; do port=$((port + 1)); done
-demo up >"$work/up.log" 2>&1 || {
-  cat "$work/up.log" >&2
-  fail "the fleet does not come up (see above)"
+fleet_start() {
+  # A port that nobody listens on, below those which the kernel hands out by itself.
+  port=23312
+  while [[ -n "$(ss -ltnH "sport = :$port")" ]]; do port=$((port + 1)); done
+  demo up >"$work/up.log" 2>&1 || {
+    cat "$work/up.log" >&2
+    fail "the fleet does not come up (see above)"
+  }
+  coordinator="$(process_pid "$DEMO/run" coordinator)"
+  agent="$(process_pid "$DEMO/run" agent)"
 }
-coordinator="$(process_pid "$DEMO/run" coordinator)"
-agent="$(process_pid "$DEMO/run" agent)"
 
-floor_start
+# Flushes that take a millisecond more, as of many SSDs: what grouped commits are for. The disk of a virtual machine may
+# answer a flush before anything is on a disk.
+slow_flushes_build() {
+  gcc -x c -O2 -shared -fPIC -o "$work/slow-flushes.so" - <<'C'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+static int slowly(const char *name, int fd) {
+  int (*flush)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+  struct timespec more = {0, 1000000};
+  nanosleep(&more, 0);
+  return flush(fd);
+}
+int fsync(int fd) { return slowly("fsync", fd); }
+int fdatasync(int fd) { return slowly("fdatasync", fd); }
+C
+}
 
-say "figures: $(nproc) CPUs, $(uname -srm), libvirt $(virsh_quiet version --daemon | sed -n 's/^Running against daemon: //p'); about ten minutes"
-"$bin/figures" memory "Memory of the coordinator" "$coordinator" 15 "Memory of the idle agent" "$agent" 15 \
-  "a C program that only connects to libvirt" "$floor" -
-"$bin/figures" list "127.0.0.1:$port" "$DEMO/pki"
-"$bin/figures" create "127.0.0.1:$port" "$DEMO/pki" /var/lib/libvirt/hostler-demo
-"$bin/figures" storage
-say "figures: memory after all of this"
-"$bin/figures" memory coordinator "$coordinator" - agent "$agent" -
+disk_check() {
+  local kind
+  kind="$(stat -f -c %T "$disk")"
+  [[ "$kind" != tmpfs && "$kind" != ramfs ]] ||
+    fail "$disk is in memory, which has nothing to flush. Set HOSTLER_FIGURES_DIR to a directory on a disk"
+}
+
+if asked memory list create storage; then
+  deploy/packages.sh build demo
+else
+  deploy/packages.sh build
+fi
+programs_build
+say "figures: $(nproc) CPUs, $(uname -srm), load $(cut -d ' ' -f 1 /proc/loadavg)"
+# First: a libvirtd and a fleet would be beside them.
+if asked operations first-step; then
+  disk_check
+  slow_flushes_build
+fi
+if asked operations; then
+  TMPDIR="$disk" "$bin/figures" operations "this disk"
+  TMPDIR="$disk" LD_PRELOAD="$work/slow-flushes.so" "$bin/figures" operations "flushes + 1 ms"
+fi
+if asked first-step; then
+  TMPDIR="$disk" "$bin/figures" first-step "this disk"
+  TMPDIR="$disk" LD_PRELOAD="$work/slow-flushes.so" "$bin/figures" first-step "flushes + 1 ms"
+fi
+if asked memory list create; then
+  fleet_start
+  floor_start
+  say "figures: libvirt $(virsh_quiet version --daemon | sed -n 's/^Running against daemon: //p'); about ten minutes"
+fi
+if asked memory; then
+  "$bin/figures" memory "Memory of the coordinator" "$coordinator" 15 "Memory of the idle agent" "$agent" 15 \
+    "a C program that only connects to libvirt" "$floor" -
+fi
+if asked list; then
+  "$bin/figures" list "127.0.0.1:$port" "$DEMO/pki"
+fi
+if asked create; then
+  "$bin/figures" create "127.0.0.1:$port" "$DEMO/pki" /var/lib/libvirt/hostler-demo
+fi
+if asked storage; then
+  "$bin/figures" storage
+fi
+if asked memory; then
+  say "figures: memory after all of this"
+  "$bin/figures" memory coordinator "$coordinator" - agent "$agent" -
+fi

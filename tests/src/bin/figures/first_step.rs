@@ -54,9 +54,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const CALLS: u32 = 2;
 const COMMITS: u32 = 2;
 
+/// `disk` says which disk that is, for the rows.
+///
 /// # Errors
 /// When an operation fails.
-pub(crate) fn measure() -> anyhow::Result<()> {
+pub(crate) fn measure(disk: &str) -> anyhow::Result<()> {
     let clients = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -78,14 +80,18 @@ pub(crate) fn measure() -> anyhow::Result<()> {
         };
         let agent = agents.spawn(serve(setup));
         served.until_listed(1).await?;
-        let measured = compare(&served, steps).await;
+        let measured = compare(&served, steps, disk).await;
         stop.cancel();
         agent.await??;
         measured
     })
 }
 
-async fn compare(served: &Served, mut steps: mpsc::UnboundedReceiver<Instant>) -> anyhow::Result<()> {
+async fn compare(
+    served: &Served,
+    mut steps: mpsc::UnboundedReceiver<Instant>,
+    disk: &str,
+) -> anyhow::Result<()> {
     let channel = served.channel("client/operator/figures")?;
     let store = Store::open(&served.site.path("raw"))?;
     let mut file = File::create(served.site.path("line")).context("cannot make a file")?;
@@ -115,7 +121,7 @@ async fn compare(served: &Served, mut steps: mpsc::UnboundedReceiver<Instant>) -
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let ratio = whole.as_secs_f64() / bare.as_secs_f64();
     table::aimed(
-        "create to the first step / a bare call and an fdatasync",
+        &format!("first step / a bare call and an fdatasync, {disk}"),
         ratio,
         AIM,
         "",

@@ -21,7 +21,7 @@ use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage | operations DISK | first-step";
+const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage | operations DISK | first-step DISK";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
         }
         // The clients and the agents are in this process: both threads are theirs.
         ["operations", disk] => two_threads()?.block_on(operations::measure(disk)),
-        ["first-step"] => first_step::measure(),
+        ["first-step", disk] => first_step::measure(disk),
         _ => bail!(USAGE),
     }
 }
