@@ -13,6 +13,7 @@ pub mod frames;
 pub mod inputs;
 pub mod journal;
 pub mod names;
+pub mod plans;
 pub mod printed;
 pub mod records;
 pub mod said;
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target {
         name: "agent_desk",
         run: desk::run,
@@ -68,6 +69,10 @@ pub const TARGETS: [Target; 12] = [
     Target {
         name: "names",
         run: names::run,
+    },
+    Target {
+        name: "storage_plans",
+        run: plans::run,
     },
     Target {
         name: "stored_records",

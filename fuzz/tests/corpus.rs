@@ -124,6 +124,7 @@ targets!(
     no_value_brings_xml_of_its_own_into_a_domain, "guest_templates";
     no_xml_of_libvirt_makes_an_agent_panic, "libvirt_xml";
     no_name_leads_out_of_its_folder, "names";
+    no_figures_of_a_pool_make_a_plan_that_takes_more, "storage_plans";
     no_stored_record_makes_the_coordinator_panic, "stored_records";
     no_output_of_a_program_makes_an_agent_panic, "tool_output";
 );
