@@ -501,3 +501,21 @@ fn what_is_malformed_cannot_be_cancelled_and_foreign_cancels_change_nothing() {
     }
     assert!(rig.todo().is_empty());
 }
+
+#[test]
+fn an_end_that_waits_for_an_answer_never_makes_the_desk_turn() {
+    let mut rig = rig();
+    let (offer, operation) = running(&mut rig);
+    let ending = Ending {
+        outcome: Outcome::Failed,
+        message: "failed".into(),
+    };
+    rig.desk.run_ended(operation, RunEnd::Ended(ending), 1, rig.now);
+    rig.desk.reported(1);
+    rig.desk.offered(offer, rig.now);
+    let proposed = rig.proposals();
+    assert_eq!(proposed.len(), 1);
+    assert_eq!(rig.desk.next_due(), None, "an answer brings it on, and no clock");
+    rig.desk.proposal_answered(accept(&proposed[0]), rig.now);
+    assert!(rig.desk.next_due().is_some());
+}

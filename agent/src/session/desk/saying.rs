@@ -85,21 +85,26 @@ impl Desk {
         }
     }
 
+    /// Whether nothing but the time keeps the end of `operation` back.
+    pub(super) fn may_finish(&self, operation: OperationId, held: &Held) -> bool {
+        let unsaid = !held.lost && self.outbox.has_lines(operation);
+        // A taking proposal brings the fence that counts.
+        let asks = held.asked || held.waiting;
+        matches!(&held.work, Work::Over { after_look, .. } if !unsaid && !asks && *after_look <= self.looked)
+    }
+
     pub(super) fn finish(&mut self, operation: OperationId, now: Instant) {
+        let held = self.held.get(&operation);
+        if !held.is_some_and(|held| self.may_finish(operation, held)) {
+            return;
+        }
         let Some(held) = self.held.get_mut(&operation) else {
             return;
         };
-        let Work::Over {
-            ending,
-            after_look,
-            finish_at,
-        } = &mut held.work
-        else {
+        let Work::Over { ending, finish_at, .. } = &mut held.work else {
             return;
         };
-        let unsaid = !held.lost && self.outbox.has_lines(operation);
-        // A taking proposal brings the fence that counts.
-        if unsaid || held.asked || *after_look > self.looked || *finish_at > now {
+        if *finish_at > now {
             return;
         }
         *finish_at = now + FINISH_INTERVAL;
