@@ -3,7 +3,7 @@
 //! Nothing is kept beyond the wait. Invariant: only the session that was asked can answer, and a question ends with
 //! its session: whoever asks is never left waiting for a host that has gone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub struct Asks {
 #[derive(Debug, Default)]
 struct Inner {
     newest: u64,
-    owed: HashMap<u64, Owed>,
+    owed: BTreeMap<u64, Owed>,
 }
 
 /// A question without an answer.

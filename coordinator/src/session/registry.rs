@@ -2,7 +2,7 @@
 //! session before it does not answer: two agents that claim one host would otherwise throw each other out
 //! for ever.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Inner {
     newest: Epoch,
-    live: HashMap<HostName, SessionHandle>,
+    live: BTreeMap<HostName, SessionHandle>,
 }
 
 /// Commands one session.
