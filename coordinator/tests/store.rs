@@ -217,6 +217,25 @@ fn a_later_format_and_a_damaged_file_are_refused_in_one_sentence() {
     assert_eq!(std::fs::read(&path).unwrap(), [0x5a; 8192], "it was not touched");
 }
 
+#[tokio::test]
+async fn a_store_of_the_first_format_is_taken_over() {
+    let dir = TempDir::new().unwrap();
+    let connection = rusqlite::Connection::open(dir.path().join("hostler.db")).unwrap();
+    let first = include_str!("frozen/store-1.sql");
+    connection.execute_batch(first).unwrap();
+    drop(connection);
+    let store = Store::open(dir.path()).unwrap();
+    let entry = store.get("/a/1").await.unwrap().unwrap();
+    assert_eq!(
+        (entry.value.as_slice(), entry.modified),
+        (b"x".as_slice(), Revision(7))
+    );
+    let Committed::At(next) = store.commit(put("/a/1", "y", 7)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(next, Revision(10));
+}
+
 #[test]
 fn records_of_the_first_format_are_still_read() {
     let hypervisor = include_str!("frozen/hypervisor-1.json");

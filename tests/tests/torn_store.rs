@@ -9,7 +9,7 @@ use std::path::Path;
 use hostler_common::error::Chain;
 use hostler_coordinator::store::{Order, Range, Revision, Store, StoreError, Transaction, Write};
 use hostler_tests::disk::copy_dir;
-use hostler_tests::programs::{Site, command};
+use hostler_tests::programs::{Process, Site, command};
 use hostler_tests::wait;
 use tempfile::TempDir;
 
@@ -246,19 +246,15 @@ async fn a_log_cut_at_any_sector_is_refused_when_it_lost_what_was_acknowledged()
                 !(serves && witness == Witness::Exact),
                 "{what}: it lacks a commit"
             );
-            // A part that ends with a commit is whole to everybody who knows of no more.
             assert!(
-                serves || witness != Witness::Gone,
-                "{what}: a prefix is a state that was"
+                !(serves && witness == Witness::Gone),
+                "{what}: a part that ends with a commit is whole to SQLite"
             );
             served += usize::from(serves);
             refused += usize::from(!serves);
         }
     }
-    assert!(
-        served > 100 && refused > 100,
-        "{served} served, {refused} refused"
-    );
+    assert!(served > 10 && refused > 100, "{served} served, {refused} refused");
 }
 
 #[tokio::test]
@@ -297,38 +293,125 @@ async fn zeroed_sectors_and_flipped_bits_never_change_what_is_served() {
     assert!(refused > 100, "{refused} refused");
 }
 
+/// `hostler-coordinator` with these arguments, which do not make it serve: its exit code and what it said.
+fn coordinator(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = command("hostler-coordinator")
+        .arg("--config")
+        .arg(site.path("coordinator.toml"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+fn remove_store(site: &Site) {
+    for name in ["hostler.db", "hostler.db-wal", "hostler.db-shm"] {
+        let _ = std::fs::remove_file(site.path("data").join(name));
+    }
+}
+
 #[tokio::test]
 async fn a_coordinator_whose_store_has_vanished_serves_no_empty_list() {
     let site = Site::make();
     site.coordinator().await.kill();
-    let refused = |arguments: &[&str]| {
-        let output = command("hostler-coordinator")
-            .arg("--config")
-            .arg(site.path("coordinator.toml"))
-            .args(arguments)
-            .output()
-            .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
-    };
     let data = site.path("data");
     for emptied in [false, true] {
-        for name in ["hostler.db", "hostler.db-wal", "hostler.db-shm"] {
-            let _ = std::fs::remove_file(data.join(name));
-        }
+        remove_store(&site);
         if emptied {
             std::fs::write(data.join("hostler.db"), "").unwrap();
         }
-        let (code, said) = refused(&[]);
+        let (code, said) = coordinator(&site, &[]);
         assert_eq!(code, Some(1), "{said}");
         assert!(
             said.contains("is gone") && said.contains("--accept-loss"),
             "it says what to do: {said}"
         );
     }
-    let (code, said) = refused(&["--accept-loss"]);
+    let (code, said) = coordinator(&site, &["--accept-loss"]);
     assert_eq!(code, Some(0), "{said}");
     site.coordinator().await.kill();
+}
+
+#[tokio::test]
+async fn a_store_that_is_restored_while_the_fleet_went_on_begins_nothing_again() {
+    let site = Site::make();
+    let script = site.write(
+        "activation.sh",
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 9\ncase $1 in\nstart) echo start >>turns; while [ ! -e go ]; do sleep 0.05; done; touch active ;;\nstop) rm -f active ;;\nstatus) test -e active ;;\nesac\n",
+    );
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = script.display();
+    // Without any domain: what runs would hold up the destroy.
+    let libvirt = site.write(
+        "libvirt.xml",
+        "<node><network><name>default</name><bridge name='virbr7'/><ip address='192.168.77.1' netmask='255.255.255.0'/></network></node>",
+    );
+    site.configure_agent(
+        &format!("test://{}", libvirt.display()),
+        &format!("[[hypervisor]]\nid = 'hv1'\nkind = 'host'\nnetworks = [{{ name = 'default' }}]\nactivation_timeout = '60s'\nactivation = {{ type = 'exec', start = ['{script}', 'start'], stop = ['{script}', 'stop'], status = ['{script}', 'status'] }}\n"),
+    );
+    let serving = site.coordinator().await;
+    let _agent = site.agent();
+    site.until_state("hv1", "out_of_service").await;
+    let mut create = site.hostler("operator");
+    let mut create = Process::start(
+        create.args(["hypervisors", "create", "hv1"]),
+        &site.path("create.log"),
+    );
+    wait::until("the activation begins", || async {
+        site.path("turns").exists().then_some(())
+    })
+    .await;
+    let copy = site.path("copy.db");
+    let copied = copy.display().to_string();
+    let (code, said) = coordinator(&site, &["--backup-store", &copied]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = coordinator(&site, &["--backup-store", &copied]);
+    assert_eq!(code, Some(1), "a copy is never replaced: {said}");
+    // The fleet goes on: what was under way is done, and undone by somebody else.
+    site.write("go", "");
+    assert!(create.ended().await.success(), "{}", create.printed());
+    let (code, out, err) = site
+        .run_hostler("operator", &["hypervisors", "destroy", "hv1"])
+        .await;
+    assert_eq!(code, 0, "{out}{err}");
+    serving.kill();
+    remove_store(&site);
+    std::fs::copy(&copy, site.path("data/hostler.db")).unwrap();
+    let (code, said) = coordinator(&site, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("was acknowledged") && said.contains("--accept-loss"),
+        "{said}"
+    );
+    let (code, said) = coordinator(&site, &["--accept-loss"]);
+    assert_eq!(code, Some(0), "{said}");
+    let _serving = site.coordinator().await;
+    let (_, out, err) = site
+        .run_hostler("viewer", &["--output", "json", "operations", "list"])
+        .await;
+    let history: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let restored = &history["operations"][0];
+    let message = restored["message"].as_str().unwrap();
+    assert!(
+        message.contains("what became of this operation is not known"),
+        "{out}{err}"
+    );
+    let id = restored["id"].as_str().unwrap();
+    let (code, out, err) = site
+        .run_hostler("admin", &["operations", "resolve", id, "--note", "looked"])
+        .await;
+    assert_eq!(code, 0, "{out}{err}");
+    // The agent is back, and has been offered what there is to offer.
+    site.until_state("hv1", "out_of_service").await;
+    let (code, out, err) = site
+        .run_hostler("operator", &["hypervisors", "destroy", "hv1"])
+        .await;
+    assert_eq!(code, 0, "{out}{err}");
+    let turns = std::fs::read_to_string(site.path("turns")).unwrap();
+    assert_eq!(turns.lines().count(), 1, "it was not done again");
+    assert!(!site.path("active").exists());
 }

@@ -181,6 +181,18 @@ pub enum StoreError {
         /// The newest revision that was acknowledged.
         newest: Revision,
     },
+    /// It may be a copy of long ago.
+    #[error(
+        "the store {} is at revision {}, and nothing beside it tells whether that is the newest; when it was restored, or is, `hostler-coordinator --accept-loss` takes it as it is",
+        path.display(),
+        found.0
+    )]
+    Unwitnessed {
+        /// The store's file.
+        path: PathBuf,
+        /// Its revision.
+        found: Revision,
+    },
     /// What tells whether it is the newest is not what was written.
     #[error(
         "{} is damaged, which tells whether the store beside it is the newest; when that is so, `hostler-coordinator --accept-loss` writes it anew",

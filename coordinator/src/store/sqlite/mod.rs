@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use rusqlite::ffi::SQLITE_IOERR_FSYNC;
 use rusqlite::{Connection, ErrorCode};
 
-use self::schema::State;
+use self::schema::{Found, State};
 use self::witness::Witness;
 use super::handle::{Queues, Store};
 use super::{Revision, StoreError};
@@ -79,7 +79,7 @@ impl Files {
                 });
             }
         }
-        let (connection, state) = schema::open(&self.store)?;
+        let (connection, state, format) = schema::open(&self.store)?;
         let found = state.revision;
         let witness = match newest {
             Some(newest) if newest > found => {
@@ -90,12 +90,11 @@ impl Files {
                 });
             }
             Some(_) => Witness::reopen(&self.witness)?,
-            None => {
-                if found > Revision::default() {
-                    tracing::warn!(store = %self.store.display(), revision = found.0, "nothing beside the store tells whether it is the newest");
-                }
-                Witness::begin(&self.witness, found)?
+            // Earlier formats had no witness.
+            None if format == Found::Newest && found > Revision::default() => {
+                return Err(StoreError::Unwitnessed { path: path(), found });
             }
+            None => Witness::begin(&self.witness, found)?,
         };
         Ok(Opened {
             connection,
@@ -133,7 +132,7 @@ pub(super) fn open(directory: &Path) -> Result<Store, StoreError> {
 /// When it is damaged, in use, or cannot be written.
 pub(super) fn accept_loss(directory: &Path) -> Result<(Store, Revision), StoreError> {
     let files = Files::lock(directory)?;
-    let (connection, state) = schema::open(&files.store)?;
+    let (connection, state, _) = schema::open(&files.store)?;
     let witness = Witness::begin(&files.witness, state.revision)?;
     let opened = Opened {
         connection,

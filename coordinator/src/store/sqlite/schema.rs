@@ -38,6 +38,15 @@ pub(super) struct State {
     pub(super) content: Content,
 }
 
+/// In which format a store was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Made now, or brought up from an earlier format.
+    Earlier,
+    /// In the newest.
+    Newest,
+}
+
 /// The newest format.
 fn known() -> i64 {
     format_of(MIGRATIONS.len())
@@ -48,7 +57,7 @@ fn format_of(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
 
-pub(super) fn open(path: &Path) -> Result<(Connection, State), StoreError> {
+pub(super) fn open(path: &Path) -> Result<(Connection, State, Found), StoreError> {
     let failed = |action| move |error| failure(path, action, &error);
     let mut connection = Connection::open(path).map_err(failed("be opened"))?;
     // Closing would move the log into the file: not before all of it is known to be good.
@@ -74,7 +83,11 @@ pub(super) fn open(path: &Path) -> Result<(Connection, State), StoreError> {
         step.commit().map_err(failed("be migrated"))?;
     }
     let state = state(path, &connection)?;
-    Ok((connection, state))
+    let found = match found < known() {
+        true => Found::Earlier,
+        false => Found::Newest,
+    };
+    Ok((connection, state, found))
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
