@@ -15,6 +15,7 @@ use crate::api::fleet::Fleet;
 use crate::api::listener;
 use crate::api::operations::Operations;
 use crate::api::serve::{self, Services};
+use crate::api::site::Site;
 use crate::config::Config;
 use crate::operation::engine::Engine;
 use crate::operation::forsaken;
@@ -121,7 +122,13 @@ pub async fn assemble(
         begun: operations.resume_patience,
         untaken: operations.take_patience,
     };
-    liveness::spawn(registry.clone(), engine.clone(), patience, &mut background);
+    liveness::spawn(
+        registry.clone(),
+        engine.clone(),
+        sessions.clone(),
+        patience,
+        &mut background,
+    );
     let retention = Retention {
         count: operations.keep_count,
         age: operations.keep_age,
@@ -140,6 +147,7 @@ pub async fn assemble(
             asks: asks.clone(),
             shutdown: shutdown.clone(),
         },
+        site: Site::default(),
         sessions: SessionService::new(SessionContext {
             engine,
             store,

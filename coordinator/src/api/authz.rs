@@ -84,6 +84,17 @@ pub const TABLE: &[(&str, Needs)] = {
         ("/hostler.fleet.v1.FleetService/VerifyBackup", AtLeast(Operator)),
         ("/hostler.fleet.v1.FleetService/RestoreBackup", AtLeast(Operator)),
         ("/hostler.fleet.v1.FleetService/DeleteBackup", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/GetStatus", AtLeast(Viewer)),
+        ("/hostler.site.v1.SiteService/ListAgents", AtLeast(Viewer)),
+        ("/hostler.site.v1.SiteService/LoseAgent", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/ExpungeHypervisor", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/ExpungeStoragePool", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/CreateToken", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/ListTokens", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/RevokeToken", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/RevokeIdentity", AtLeast(Admin)),
+        ("/hostler.site.v1.SiteService/ListRevocations", AtLeast(Viewer)),
+        ("/hostler.site.v1.SiteService/ListAudit", AtLeast(Admin)),
         ("/hostler.agent.v1.AgentService/Session", Agent),
         ("/grpc.health.v1.Health/Check", AnyIdentity),
         ("/grpc.health.v1.Health/List", AnyIdentity),
@@ -198,7 +209,12 @@ mod tests {
     fn the_table_names_every_rpc_that_is_compiled() {
         let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
         for file in &files.file {
-            for service in &file.service {
+            // Served on a port of its own, to callers without a certificate.
+            let services = file
+                .service
+                .iter()
+                .filter(|_| file.package() != "hostler.enrol.v1");
+            for service in services {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     assert!(
@@ -236,6 +252,17 @@ mod tests {
         VerifyBackup oA
         RestoreBackup oA
         DeleteBackup A
+        GetStatus voA
+        ListAgents voA
+        LoseAgent A
+        ExpungeHypervisor A
+        ExpungeStoragePool A
+        CreateToken A
+        ListTokens A
+        RevokeToken A
+        RevokeIdentity A
+        ListRevocations voA
+        ListAudit A
         Session a
         Check cavoA
         List cavoA
@@ -270,7 +297,7 @@ mod tests {
             let name = path.rsplit('/').next().unwrap();
             let changes = [
                 "Create", "Destroy", "Expand", "Shrink", "Resolve", "Cancel", "Verify", "Restore", "Delete",
-                "Propose",
+                "Propose", "Lose", "Expunge", "Revoke",
             ]
             .iter()
             .any(|verb| name.starts_with(verb));

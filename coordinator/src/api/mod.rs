@@ -11,6 +11,7 @@ pub mod operations;
 mod pool;
 pub mod progress;
 pub mod serve;
+pub mod site;
 mod status;
 mod storage;
 mod submit;

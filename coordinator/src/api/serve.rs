@@ -5,6 +5,7 @@ use std::time::Duration;
 use hostler_common::rpc::DESCRIPTORS;
 use hostler_common::rpc::hostler::agent::v1::agent_service_server::AgentServiceServer;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetServiceServer;
+use hostler_common::rpc::hostler::site::v1::site_service_server::SiteServiceServer;
 use hostler_common::rpc::operations::v1::operations_service_server::OperationsServiceServer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,6 +18,7 @@ use super::authz::AuthzLayer;
 use super::fleet::Fleet;
 use super::listener::Connection;
 use super::operations::Operations;
+use super::site::Site;
 use crate::session::service::SessionService;
 
 /// The largest message that is read, in bytes: gRPC's usual bound. Ten thousand ids of the longest kind fit.
@@ -42,6 +44,8 @@ pub struct Services {
     pub operations: Operations,
     /// hostler.fleet.v1.
     pub fleet: Fleet,
+    /// hostler.site.v1.
+    pub site: Site,
     /// hostler.agent.v1.
     pub sessions: SessionService,
 }
@@ -75,6 +79,7 @@ pub async fn run(
             OperationsServiceServer::new(services.operations).max_decoding_message_size(MESSAGE_AT_MOST),
         )
         .add_service(FleetServiceServer::new(services.fleet).max_decoding_message_size(MESSAGE_AT_MOST))
+        .add_service(SiteServiceServer::new(services.site).max_decoding_message_size(MESSAGE_AT_MOST))
         .add_service(AgentServiceServer::new(services.sessions).max_decoding_message_size(MESSAGE_AT_MOST))
         .add_service(health)
         .add_service(reflection().build_v1()?)

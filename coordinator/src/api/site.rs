@@ -1,0 +1,102 @@
+//! hostler.site.v1: who belongs to the site, by which certificates, and what was done.
+//!
+//! It only translates: each subject's work is in its own folder. Who may call what is in [`super::authz`].
+
+use std::pin::Pin;
+
+use hostler_common::rpc::hostler::site::v1 as rpc;
+use hostler_common::rpc::hostler::site::v1::site_service_server::SiteService;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+/// Serves [`SiteService`].
+#[derive(Debug, Clone, Default)]
+pub struct Site {}
+
+type AuditLines = Pin<Box<dyn Stream<Item = Result<rpc::ListAuditResponse, Status>> + Send>>;
+
+fn not_yet<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not served by this version"))
+}
+
+#[tonic::async_trait]
+impl SiteService for Site {
+    type ListAuditStream = AuditLines;
+
+    async fn get_status(
+        &self,
+        _request: Request<rpc::GetStatusRequest>,
+    ) -> Result<Response<rpc::GetStatusResponse>, Status> {
+        not_yet()
+    }
+
+    async fn list_agents(
+        &self,
+        _request: Request<rpc::ListAgentsRequest>,
+    ) -> Result<Response<rpc::ListAgentsResponse>, Status> {
+        not_yet()
+    }
+
+    async fn lose_agent(
+        &self,
+        _request: Request<rpc::LoseAgentRequest>,
+    ) -> Result<Response<rpc::LoseAgentResponse>, Status> {
+        not_yet()
+    }
+
+    async fn expunge_hypervisor(
+        &self,
+        _request: Request<rpc::ExpungeHypervisorRequest>,
+    ) -> Result<Response<rpc::ExpungeHypervisorResponse>, Status> {
+        not_yet()
+    }
+
+    async fn expunge_storage_pool(
+        &self,
+        _request: Request<rpc::ExpungeStoragePoolRequest>,
+    ) -> Result<Response<rpc::ExpungeStoragePoolResponse>, Status> {
+        not_yet()
+    }
+
+    async fn create_token(
+        &self,
+        _request: Request<rpc::CreateTokenRequest>,
+    ) -> Result<Response<rpc::CreateTokenResponse>, Status> {
+        not_yet()
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<rpc::ListTokensRequest>,
+    ) -> Result<Response<rpc::ListTokensResponse>, Status> {
+        not_yet()
+    }
+
+    async fn revoke_token(
+        &self,
+        _request: Request<rpc::RevokeTokenRequest>,
+    ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
+        not_yet()
+    }
+
+    async fn revoke_identity(
+        &self,
+        _request: Request<rpc::RevokeIdentityRequest>,
+    ) -> Result<Response<rpc::RevokeIdentityResponse>, Status> {
+        not_yet()
+    }
+
+    async fn list_revocations(
+        &self,
+        _request: Request<rpc::ListRevocationsRequest>,
+    ) -> Result<Response<rpc::ListRevocationsResponse>, Status> {
+        not_yet()
+    }
+
+    async fn list_audit(
+        &self,
+        _request: Request<rpc::ListAuditRequest>,
+    ) -> Result<Response<AuditLines>, Status> {
+        not_yet()
+    }
+}
