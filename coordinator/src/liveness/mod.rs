@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hostler_common::error::Chain;
 use hostler_common::id::OperationId;
+use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, SessionResponse, session_response};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -19,6 +20,7 @@ use crate::operation::record::OperationRecord;
 use crate::operation::sentences::{self, ending};
 use crate::operation::state::{End, Event, Lease, Operator, Phase};
 use crate::registry::{Presence, Registry};
+use crate::session::registry::Sessions;
 
 /// How exact the deadlines are.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,10 +41,17 @@ pub struct Patience {
 }
 
 /// Starts the watch over deadlines in `tasks`.
-pub fn spawn(registry: Registry, engine: Engine, patience: Patience, tasks: &mut JoinSet<()>) {
+pub fn spawn(
+    registry: Registry,
+    engine: Engine,
+    sessions: Sessions,
+    patience: Patience,
+    tasks: &mut JoinSet<()>,
+) {
     let liveness = Liveness {
         registry,
         engine,
+        sessions,
         patience,
         leases: HashMap::new(),
         waits: HashMap::new(),
@@ -53,6 +62,7 @@ pub fn spawn(registry: Registry, engine: Engine, patience: Patience, tasks: &mut
 struct Liveness {
     registry: Registry,
     engine: Engine,
+    sessions: Sessions,
     patience: Patience,
     /// Each held lease as last seen.
     leases: HashMap<OperationId, Counted>,
@@ -152,9 +162,27 @@ impl Liveness {
                 sentences::expired(after, lease)
             })
             .await;
+        self.tell_end(outcome.as_ref());
         report(record, "lease expired", outcome);
         // When it could not be stored, it is tried again after another lease, not at every tick.
         self.leases.remove(&record.id);
+    }
+
+    /// An agent that is connected and has begun the operation is told that it has ended without it. It may be lost: the
+    /// agent hears of it when it next speaks of the operation, or in its next session.
+    fn tell_end(&self, outcome: Result<&OperationRecord, &EngineError>) {
+        let Ok(after) = outcome else { return };
+        if after.end().is_none() || after.operator() == Operator::Client {
+            return;
+        }
+        if let Some(session) = self.sessions.of(&after.host) {
+            let message = Some(session_response::Message::FinishAnswer(FinishAnswer {
+                operation_id: after.id.to_string(),
+                accepted: false,
+                reason: after.logs.last().to_owned(),
+            }));
+            let _ = session.outbound.try_send(SessionResponse { message });
+        }
     }
 
     async fn remember(&self, record: &OperationRecord, lease: &Lease, ran: Duration) {
@@ -206,6 +234,7 @@ impl Liveness {
             .engine
             .apply(record.id, None, Event::HostAbsent, |after| ending(after, &said))
             .await;
+        self.tell_end(outcome.as_ref());
         report(record, "given up waiting for the host", outcome);
         self.waits.remove(&record.id);
     }

@@ -51,6 +51,26 @@ pub(super) struct Conversation {
 /// The session is over, and why.
 struct Over(&'static str);
 
+/// Whether what an agent proposes for can still be held by anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unended,
+    Ended,
+}
+
+impl Standing {
+    fn of(error: &EngineError) -> Self {
+        match error {
+            EngineError::NoSuchOperation { .. }
+            | EngineError::Illegal {
+                source: IllegalTransition::Ended,
+                ..
+            } => Self::Ended,
+            _ => Self::Unended,
+        }
+    }
+}
+
 impl Conversation {
     pub(super) fn new(
         context: SessionContext,
@@ -128,9 +148,22 @@ impl Conversation {
         match message.message {
             Some(Message::Report(report)) => self.report(report).await,
             Some(Message::Propose(propose)) => {
-                let answer = self.propose(propose).await?;
+                let operation_id = propose.operation_id.clone();
+                let (answer, standing) = self.propose(propose).await?;
+                let reason = answer.reason.clone();
                 Point::ProposalAnswer.pass();
-                self.send(session_response::Message::ProposeAnswer(answer)).await
+                self.send(session_response::Message::ProposeAnswer(answer))
+                    .await?;
+                if standing == Standing::Unended {
+                    return Ok(());
+                }
+                // It speaks of what is over: it has not heard of the end, and nobody offers the operation again.
+                self.send(session_response::Message::FinishAnswer(FinishAnswer {
+                    operation_id,
+                    accepted: false,
+                    reason,
+                }))
+                .await
             }
             Some(Message::Finish(finish)) => match self.finish(finish).await? {
                 Some(answer) => {
@@ -210,16 +243,15 @@ impl Conversation {
     }
 
     /// A store that fails ends the session instead of refusing: the holder may go on, and proposes again.
-    async fn propose(&self, propose: Propose) -> Result<ProposeAnswer, Over> {
+    async fn propose(&self, propose: Propose) -> Result<(ProposeAnswer, Standing), Over> {
         let request_id = propose.request_id;
-        let refused = |reason: String| {
-            Ok(ProposeAnswer {
-                request_id,
-                accepted: false,
-                fence: 0,
-                reason,
-            })
+        let answer = |reason: String| ProposeAnswer {
+            request_id,
+            accepted: false,
+            fence: 0,
+            reason,
         };
+        let refused = |reason: String| Ok((answer(reason), Standing::Unended));
         let Some(proposal) = propose.proposal else {
             return refused("the proposal is missing".into());
         };
@@ -259,19 +291,21 @@ impl Conversation {
             .propose(id, &self.host, wish, &proposal.log_message)
             .await;
         match proposed {
-            Ok(lease) => Ok(ProposeAnswer {
-                request_id,
-                accepted: true,
-                fence: lease.fence.0,
-                reason: String::new(),
-            }),
+            Ok(lease) => {
+                let accepted = ProposeAnswer {
+                    accepted: true,
+                    fence: lease.fence.0,
+                    ..answer(String::new())
+                };
+                Ok((accepted, Standing::Unended))
+            }
             Err(error @ EngineError::Record(_)) => {
                 tracing::error!(host = %self.host, operation = %id, error = %Chain(&error), "a proposal could not be stored");
                 Err(Over("the store does not serve"))
             }
             Err(error) => {
                 self.log_refused("proposal", id, &error);
-                refused(Chain(&error).to_string())
+                Ok((answer(Chain(&error).to_string()), Standing::of(&error)))
             }
         }
     }

@@ -13,22 +13,29 @@ use crate::journal::state_dir::Aside;
 use crate::session::held::{Fate, Held, Work};
 
 impl Desk {
-    /// The coordinator answers a Finish: either way it knows.
+    /// The coordinator answers a Finish: either way it knows. Unasked it says that the operation has ended without us.
     pub fn finish_answered(&mut self, answer: &FinishAnswer) {
         let Ok(operation) = answer.operation_id.parse() else {
             return;
         };
-        let Some(held) = self.held.get_mut(&operation) else {
+        let Some(held) = self.held.get(&operation) else {
             return;
         };
-        if !matches!(held.work, Work::Over { .. }) {
-            return;
+        match &held.work {
+            Work::Over { .. } => {
+                Point::Answered.pass();
+                if !answer.accepted {
+                    tracing::warn!(%operation, reason = answer.reason, "the operation's end did not count");
+                }
+                self.drop_journal(operation);
+            }
+            Work::Idle if !held.journaled => {
+                self.held.remove(&operation);
+            }
+            Work::Idle | Work::Going { .. } if !answer.accepted => self.ended_elsewhere(operation),
+            // Said twice.
+            Work::Idle | Work::Going { .. } | Work::Dropping => {}
         }
-        Point::Answered.pass();
-        if !answer.accepted {
-            tracing::warn!(%operation, reason = answer.reason, "the operation's end did not count");
-        }
-        self.drop_journal(operation);
     }
 
     /// A run is over. Its end may be said once the look numbered `after_look` is reported.
