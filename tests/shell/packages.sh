@@ -65,6 +65,7 @@ packages_hypervisor_up() {
 }
 
 packages_modes() {
+  on_pk 'runuser -u hostler -- hostler-coordinator --check && hostler-agent --check' || return 1
   diff - <(on_pk 'stat -c "%U:%G %a %n" /etc/hostler/tls /etc/hostler/tls/coordinator.key /var/lib/hostler-coordinator \
     /var/lib/hostler-coordinator/ca /var/lib/hostler-coordinator/hostler.db /var/lib/hostler-agent /var/lib/hostler-agent/identity
     ps -o user= -p $(systemctl show --property=MainPID --value hostler-coordinator)') <<'EXPECTED'
