@@ -199,6 +199,14 @@ impl Driver {
                 spoil(pool);
                 Call::Restore(SPOILT.to_owned())
             }
+            (Work::Verify, Some(_)) => Call::Verify,
+            (Work::Delete, Some(_)) => {
+                let kept = self.look().pool.map(|pool| pool.backups).unwrap_or_default();
+                match kept.first() {
+                    Some(backup) if kept.len() > 1 => Call::Delete(backup.clone()),
+                    _ => Call::Backup,
+                }
+            }
         };
         let mut calls = vec![work];
         if round.beside == Beside::Toggle {

@@ -37,6 +37,10 @@ pub enum Work {
     Backup,
     /// A file that was spoilt comes back.
     Restore,
+    /// The newest backup is checked.
+    Verify,
+    /// The oldest backup goes, unless it is the only one.
+    Delete,
 }
 
 /// Which way a pool goes that can go both.
@@ -153,7 +157,7 @@ impl Round {
 
 impl Work {
     fn draw(dice: &mut Dice) -> Self {
-        match dice.below(10) {
+        match dice.below(12) {
             0..=1 => Self::Toggle,
             2..=5 => Self::Resize {
                 lean: match dice.percent(50) {
@@ -163,7 +167,9 @@ impl Work {
                 mebibytes: 60 + dice.below(200),
             },
             6..=7 => Self::Backup,
-            _ => Self::Restore,
+            8..=9 => Self::Restore,
+            10 => Self::Verify,
+            _ => Self::Delete,
         }
     }
 
@@ -172,6 +178,7 @@ impl Work {
         match self {
             Self::Toggle => 10,
             Self::Resize { .. } => 8,
+            Self::Verify | Self::Delete => 6,
             Self::Backup | Self::Restore => 16,
         }
     }
@@ -283,6 +290,8 @@ mod tests {
             "Resize",
             "Backup",
             "Restore",
+            "Verify",
+            "Delete",
             "cancelled",
             "pause Agent",
             "kill Both",

@@ -95,10 +95,13 @@ const HYPERVISORS: [(&str, &[Scene]); 5] = [
 ];
 
 /// The worlds of pools.
-const POOLS: [(&str, &[Scene]); 3] = [
-    ("", &[Scene::Expand, Scene::Delete]),
-    ("", &[Scene::Shrink, Scene::Restore]),
-    ("", &[Scene::Backup, Scene::Verify]),
+const POOLS: [(&str, &[Scene]); 6] = [
+    ("", &[Scene::Expand]),
+    ("", &[Scene::Delete]),
+    ("", &[Scene::Shrink]),
+    ("", &[Scene::Restore]),
+    ("", &[Scene::Backup]),
+    ("", &[Scene::Verify]),
 ];
 
 /// Walks the worlds of what is asked for, side by side; only those with the scene `only`, when there is one.
@@ -326,7 +329,8 @@ fn belongs(scene: Scene, has: Has, place: &Place) -> bool {
         (Scene::Absent | Scene::GivenUp, Victim::Agent) => starts(&["aside."]),
         (Scene::Absent | Scene::GivenUp, _) => starts(&["absence."]),
         (_, Victim::Agent) => {
-            has == Has::HypervisorAndPool && starts(&["planned.", "started.", "done.", "ended."])
+            has == Has::HypervisorAndPool
+                && starts(&["planned.", "started.after", "done.before", "ended.before"])
         }
         _ => starts(&["end.before"]),
     }
