@@ -21,6 +21,8 @@ source "$here/shell/stages.sh"
 source "$here/shell/bed.sh"
 # shellcheck source=tests/shell/packages.sh
 source "$here/shell/packages.sh"
+# shellcheck source=tests/shell/rollout.sh
+source "$here/shell/rollout.sh"
 
 [[ $# -le 1 && "${1:-}" != -* ]] || fail "usage: run.sh [FILTER]"
 filter="${1:-}"
@@ -40,7 +42,7 @@ finish() {
   trap - ERR EXIT
   set +e
   demo_cleanup
-  bed_down
+  rollout_cleanup
   libvirt_release "$RECORDS"
   rm -rf "$LIBVIRT_DIR"
   exit "$code"
@@ -69,6 +71,7 @@ stage_programs
 stage_rust "$filter"
 if [[ -z "$filter" ]]; then
   stage_packages
+  stage_rollout
   stage_demo
 fi
 

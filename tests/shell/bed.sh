@@ -4,6 +4,7 @@
 #   bed_up HOST...                boots hosts of these names and returns when sshd of each answers
 #   bed_in COMMAND...             runs a command of this machine on the bed's network, as an operator beside the hosts
 #   bed_ssh HOST COMMAND          runs a shell command on a host, as root
+#   bed_enter HOST COMMAND...     runs a command on a host without ssh, for when that is what is broken
 #   bed_copy FILE... HOST:PATH    copies files to a host
 #   bed_address HOST              its address
 #   bed_ssh_config                an ssh_config(5) that knows every host and how to get in
@@ -238,6 +239,14 @@ bed_in() {
 
 bed_ssh() {
   bed_in ssh -F "$BED_DIR/ssh_config" "$@"
+}
+
+# The first process of the host is the one in its namespaces whose number is 1 there.
+bed_enter() {
+  local host=$1 pid
+  shift
+  pid="$(cat "/proc/$(process_pid "$BED_DIR/run" "$host")/task"/*/children | cut -d' ' -f1)"
+  nsenter --target "$pid" --mount --uts --ipc --net --pid -- "$@"
 }
 
 bed_copy() {

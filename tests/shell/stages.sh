@@ -70,7 +70,7 @@ count_from() {
 stage_scripts() {
   say "scripts: shellcheck"
   local scripts
-  mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- 'deploy/*.sh' 'deploy/debian/*.post*' 'tests/*.sh' .ci/run)
+  mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- 'deploy/*.sh' deploy/bootstrap deploy/rollout 'deploy/debian/*.post*' 'tests/*.sh' .ci/run)
   check "every script is clean under shellcheck" shellcheck -x -a "${scripts[@]}" deploy/guest/init || true
   check "no script pipes into a program that leaves before the end" pipes_are_read_to_their_end "${scripts[@]}" || true
   check "a domain is found in a list that goes on after it" list_is_read_to_its_end || true

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the other parts of deploy/rollout read what is asked for
 # What was asked for, and the same written down for `resume`. An argument that is not understood ends with the code 2.
 
 VERB="" INVENTORY_FILE="" LIMIT="" PACKAGE_FILE="" SHA256="" CANARY=1 BATCH=10% MAX_UNAVAILABLE="" WAIT=120 SETTLE=5

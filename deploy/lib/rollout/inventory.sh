@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # deploy/rollout and deploy/bootstrap read the hosts
 # The hosts of a rollout, from a file: plain lines "HOST [[USER@]ADDRESS[:PORT]]", or Ansible's INI.
 # Fills HOSTS (in the file's order) and, for each, HOST_ADDRESS, HOST_USER and HOST_PORT. HOST is the name in the agent's
 # certificate; in Ansible's form it is the variable hostler_host, or else the host's own name.

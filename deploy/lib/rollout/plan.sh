@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the other parts of deploy/rollout read the facts of the package
 # What would change, what did, and the package that it is about. Only looks.
 
 # Those that cannot have the package.
@@ -90,7 +90,7 @@ summary() {
       printf '%s: stopped. %s. What every host went through is in %s/hosts. When it is mended: %s\n' "$REPORT_NAME" "$(get blame)" "$RUN_DIR" "$RESUME" >&2
       code=1
       ;;
-    running) note "it is at work, or died; go on: $RESUME" ;;
+    running) if record_is_dead; then note "it died, or was stopped. Go on: $RESUME"; else note "it is at work"; fi ;;
     "taken back") if [[ -n "$(hosts_in failed "${HOSTS[@]}")" ]]; then code=1; fi ;;
     *)
       if [[ ${#skipped[@]} -gt 0 ]]; then

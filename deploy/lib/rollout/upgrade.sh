@@ -7,6 +7,8 @@
 PACKAGE=hostler-agent
 # shellcheck disable=SC2100
 SERVICE=hostler-agent
+# So many restarts by systemd, one after the other, and a service is given up.
+HOPELESS=5
 
 # host_look HOST: its facts, fresh; the exit code of ssh.
 host_look() {
@@ -114,16 +116,23 @@ unhealthy() {
 
 # until_healthy HOST: true when it has been well for SETTLE s without a restart; else false, with WORDS.
 until_healthy() {
-  local host=$1 deadline=$((SECONDS + WAIT)) since="" life="" now
+  local host=$1 deadline=$((SECONDS + WAIT)) since="" life="" now restarts first=""
   put_host "$host" heard ""
   while ! orphaned; do
     WORDS="$(unhealthy "$host")"
-    now="$(fact "$(get_host "$host" service)" mainpid)/$(fact "$(get_host "$host" service)" nrestarts)"
+    restarts="$(fact "$(get_host "$host" service)" nrestarts)"
+    first="${first:-$restarts}"
+    # Nothing is gained by watching it crash until the time is over.
+    if ((${restarts:-0} - ${first:-0} >= HOPELESS)); then
+      WORDS="$SERVICE starts again and again: ${WORDS:-$restarts restarts}"
+      return 1
+    fi
+    now="$(fact "$(get_host "$host" service)" mainpid)/$restarts"
     if [[ -n "$WORDS" || "$now" != "$life" ]]; then since=$SECONDS; fi
     life=$now
     if [[ -z "$WORDS" ]] && ((SECONDS - since >= SETTLE)); then return 0; fi
     if ((SECONDS >= deadline)); then
-      WORDS="not healthy within $WAIT s: ${WORDS:-$SERVICE starts again and again}"
+      WORDS="not healthy within $WAIT s: ${WORDS:-$SERVICE was started anew}"
       return 1
     fi
     sleep 1

@@ -1,0 +1,356 @@
+# shellcheck shell=bash
+# The stage of bootstrap and rollout: a site made from nothing on four hosts that boot systemd (bed.sh), its agents
+# upgraded, and every way in which that goes wrong. Uses stages.sh's words; owns ROLLOUT_DIR and the hosts below.
+
+ROLLOUT_DIR=""
+ROLLOUT_HOSTS=(h1 h2 h3)
+# What the last rollout said.
+ROLLED=""
+
+stage_rollout() {
+  say "rollout: a coordinator and three hosts that boot systemd"
+  check "the programs to roll out are there" test -x "${HOSTLER_TEST_BIN:-}/hostler-agent" || return 0
+  ROLLOUT_DIR="$(mktemp -d)"
+  ROLLED="$ROLLOUT_DIR/said"
+  check "inventories of both kinds are read, and what is not understood is named" rollout_inventories || true
+  check "packages of six versions are made of one build" rollout_packages || return 0
+  check "hosts for a rollout boot" bed_up coordinator "${ROLLOUT_HOSTS[@]}" || return 0
+  rollout_on_hosts
+  rollout_cleanup
+}
+
+rollout_on_hosts() {
+  local host
+  check "a site begins with one command" rollout_bootstrap_coordinator || return 0
+  check "the same command again changes nothing" rollout_bootstrap_again || true
+  for host in "${ROLLOUT_HOSTS[@]}"; do
+    check "a host is added with one command ($host)" rollout_bootstrap_host "$host" || return 0
+  done
+  check "an operator beside the coordinator sees all hosts" rollout_operator || return 0
+
+  say "rollout: what it refuses"
+  check "arguments that make no sense end with 2" rollout_usage || true
+  check "a package that is cut off is refused" rollout_broken_package || true
+  check "a package of another program is refused" rollout_other_package || true
+  check "a package that arrives damaged is not kept" rollout_damaged || true
+  check "another architecture is trouble" rollout_architecture || true
+  check "an agent of another name or site is foreign" rollout_foreign || true
+  check "a host that does not answer is trouble, and nothing changes" rollout_unreachable || true
+  check "no more hosts are away at once than allowed" rollout_unavailable || true
+
+  say "rollout: forward and back"
+  check "a run that is killed is taken up where it was" rollout_killed || true
+  check "a package that dpkg cannot install leaves what was there" rollout_not_installable || true
+  check "a service that crashes puts its batch back, and says whose fault it is" rollout_crash || true
+  check "a rollout is taken back as a whole" rollout_taken_back || true
+  check "a host without space is skipped and has what it had; one with an operation is waited for" rollout_skip || true
+  check "what was skipped comes along the next time" rollout_skipped_again || true
+  check "a purge leaves identity and state" rollout_purge || true
+}
+
+rollout_cleanup() {
+  if [[ -d "$BED_DIR" ]]; then bed_logs "$LOGS/bed"; fi
+  bed_down
+  if [[ -n "$ROLLOUT_DIR" ]]; then
+    if [[ -d "$ROLLOUT_DIR/state" ]]; then
+      find "$ROLLOUT_DIR/state" -name package.deb -delete
+      cp -r "$ROLLOUT_DIR/state" "$LOGS/rollout-state"
+    fi
+    rm -rf "$ROLLOUT_DIR"
+    ROLLOUT_DIR=""
+  fi
+}
+
+# inventory_of LIMIT: standard input as an inventory, read in a shell of its own.
+inventory_of() {
+  cat >"$ROLLOUT_DIR/read"
+  bash -c 'set -Eeuo pipefail
+    source deploy/lib/report.sh
+    source deploy/lib/rollout/inventory.sh
+    inventory_read "$1" "$2"
+    for host in "${HOSTS[@]}"; do echo "$host ${HOST_USER[$host]:--} ${HOST_ADDRESS[$host]} ${HOST_PORT[$host]:--}"; done' inventory "$ROLLOUT_DIR/read" "$1" 2>&1
+}
+
+rollout_inventories() {
+  diff - <(printf '%s\n' '# rack 1' 'a' 'b root@192.0.2.1:2222 # spare' 'c [2001:db8::1]:22' '' 'd ops@d.example.org' | inventory_of "") <<'EXPECTED' || return 1
+a - a -
+b root 192.0.2.1 2222
+c - 2001:db8::1 22
+d ops d.example.org -
+EXPECTED
+  diff - <(inventory_of "prod" <<'INI'
+gateway ansible_host=192.0.2.9
+[hv]
+hv[08:10] ansible_user=ops   ; three of them
+[storage]
+s1 ansible_host=192.0.2.20 ansible_port=2222 hostler_host=storage-1
+[prod:children]
+hv
+storage
+[prod:vars]
+ansible_port = 22
+[all:vars]
+ansible_user="root"
+INI
+  ) <<'EXPECTED' || return 1
+hv08 ops hv08 22
+hv09 ops hv09 22
+hv10 ops hv10 22
+storage-1 root 192.0.2.20 2222
+EXPECTED
+  says "line 2" inventory_of "" < <(printf '%s\n' 'a' 'b -oProxyCommand=x') &&
+    says "there twice" inventory_of "" < <(printf '%s\n' 'a' 'a') &&
+    says "neither a host nor a group" inventory_of "elsewhere" < <(printf '%s\n' 'a')
+}
+
+# rollout_repack VERSION FUNCTION: the agent's package with the version in its program as well, since that is what the
+# coordinator is told; then the function on the unpacked tree.
+rollout_repack() {
+  local version=$1 change=$2 tree="$ROLLOUT_DIR/tree"
+  rm -rf "$tree"
+  dpkg-deb -R "$ROLLOUT_DIR"/debs/hostler-agent_*.deb "$tree" || return 1
+  # Not libvirt's symbol versions.
+  LC_ALL=C sed -i -e "s/\([^_]\)0\.1\.0/\1$version/g" -e "s/^0\.1\.0/$version/" "$tree/usr/bin/hostler-agent"
+  sed -i "s/^Version:.*/Version: $version-1/" "$tree/DEBIAN/control"
+  rm -f "$tree/DEBIAN/md5sums"
+  "$change" "$tree"
+  dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$ROLLOUT_DIR/agent-$version.deb" >/dev/null
+}
+
+nothing() { :; }
+
+# Crashes where a file says so, after its start would have been fine everywhere else.
+crashing() {
+  mv "$1/usr/bin/hostler-agent" "$1/usr/bin/hostler-agent.real"
+  cat >"$1/usr/bin/hostler-agent" <<'SH'
+#!/bin/sh
+if [ "$1" != --version ] && [ -e /etc/hostler/crash ]; then exit 1; fi
+exec /usr/bin/hostler-agent.real "$@"
+SH
+  chmod 0755 "$1/usr/bin/hostler-agent"
+}
+
+# dpkg unpacks it and then cannot configure it.
+failing() {
+  printf '#!/bin/sh\necho "the disk is on fire" >&2\nexit 1\n' >"$1/DEBIAN/postinst"
+}
+
+for_arm() {
+  sed -i 's/^Architecture:.*/Architecture: arm64/' "$1/DEBIAN/control"
+}
+
+rollout_packages() {
+  deploy/package.sh --profile dev --built "$HOSTLER_TEST_BIN" --version 0.1.0-1 --output "$ROLLOUT_DIR/debs" &&
+    rollout_repack 0.1.1 nothing && rollout_repack 0.1.2 crashing && rollout_repack 0.1.3 nothing && rollout_repack 0.1.4 for_arm && rollout_repack 0.1.5 failing
+}
+
+rollout_bootstrap_coordinator() {
+  cat >"$ROLLOUT_DIR/agent.toml.in" <<'TOML'
+coordinator = "@COORDINATOR@"
+state_dir = "/var/lib/hostler-agent"
+[tls]
+ca = "/var/lib/hostler-agent/identity/ca.crt"
+certificate = "/var/lib/hostler-agent/identity/agent.crt"
+key = "/var/lib/hostler-agent/identity/agent.key"
+[libvirt]
+uri = "test:///default"
+[[hypervisor]]
+kind = "host"
+id = "@HOST@"
+networks = [{ name = "default" }]
+TOML
+  bed_copy -r deploy "$ROLLOUT_DIR/debs" "$ROLLOUT_DIR/agent.toml.in" coordinator:/root/ &&
+    bed_copy "$BED_DIR/key" coordinator:/root/.ssh/id_ed25519 &&
+    bed_copy "$BED_DIR/known_hosts" coordinator:/root/.ssh/known_hosts &&
+    rollout_bootstrap
+}
+
+rollout_bootstrap() {
+  bed_ssh coordinator "deploy/bootstrap coordinator --trust-domain bed.example --address $(bed_address coordinator):1312 --packages debs --admin ada"
+}
+
+rollout_bootstrap_again() {
+  local before after sums='sha256sum /etc/hostler/tls/* /var/lib/hostler-coordinator/ca/* /root/.config/hostler/*'
+  before="$(bed_ssh coordinator "$sums")"
+  rollout_bootstrap || return 1
+  after="$(bed_ssh coordinator "$sums")"
+  [[ -n "$before" && "$before" == "$after" ]]
+}
+
+rollout_bootstrap_host() {
+  bed_ssh coordinator "deploy/bootstrap host $1 root@$(bed_address "$1") --packages debs --config agent.toml.in --inventory inventory"
+}
+
+rollout_operator() {
+  bed_copy -r coordinator:/root/.config/hostler "$ROLLOUT_DIR/client" && bed_copy coordinator:/root/inventory "$ROLLOUT_DIR/inventory" || return 1
+  cat "$ROLLOUT_DIR/inventory"
+  rollout_hostler hypervisors list
+  [[ "$(rollout_versions)" == "0.1.0 0.1.0 0.1.0" ]]
+}
+
+rollout_hostler() {
+  bed_in "$HOSTLER_TEST_BIN/hostler" --config "$ROLLOUT_DIR/client/config.toml" "$@"
+}
+
+# The versions that the coordinator is told, in the hosts' order.
+rollout_versions() {
+  rollout_hostler --json hypervisors list | jq -r '[.hypervisors | sort_by(.host) | .[].agent_version] | join(" ")'
+}
+
+# The versions that dpkg has; only whole packages have one.
+rollout_installed() {
+  local host all=()
+  for host in "${ROLLOUT_HOSTS[@]}"; do
+    all+=("$(bed_ssh "$host" "[ -z \"\$(dpkg --audit)\" ] && dpkg-query -W -f '\${db:Status-Status} \${Version}' hostler-agent" | sed -n 's/^installed //p')")
+  done
+  echo "${all[*]}"
+}
+
+# rollout_command VERB ARGUMENTS...: the command, as words for whoever runs it.
+rollout_command() {
+  printf '%s\0' env HOSTLER_CONFIG="$ROLLOUT_DIR/client/config.toml" HOSTLER_CA="$ROLLOUT_DIR/client/ca.crt" \
+    deploy/rollout "$@" --state "$ROLLOUT_DIR/state" --hostler "$HOSTLER_TEST_BIN/hostler" --ssh-config "$(bed_ssh_config)" --settle 1
+}
+
+# rolls CODE VERB ARGUMENTS...: the rollout ends with the code.
+rolls() {
+  local wanted=$1 code=0 command
+  shift
+  mapfile -d '' -t command < <(rollout_command "$@")
+  bed_in "${command[@]}" >"$ROLLED" 2>&1 </dev/null || code=$?
+  cat "$ROLLED"
+  [[ $code -eq $wanted ]] || { echo "ended with $code, not $wanted" && return 1; }
+}
+
+rollout_said() {
+  grep -qF -- "$1" "$ROLLED" || { echo "it did not say: $1" && return 1; }
+}
+
+# The inventory and the package of a version.
+of_version() {
+  printf '%s\n' --inventory "$ROLLOUT_DIR/inventory" --package "$ROLLOUT_DIR/agent-$1.deb"
+}
+
+rollout_usage() {
+  local wrong
+  for wrong in "sideways" "apply" "apply --inventory x" "apply --batch many" "plan --on-trouble panic" "status --colour blue"; do
+    # shellcheck disable=SC2086 # words
+    rolls 2 $wrong || return 1
+  done
+}
+
+rollout_broken_package() {
+  head -c 100000 "$ROLLOUT_DIR/agent-0.1.1.deb" >"$ROLLOUT_DIR/agent-cut.deb"
+  # shellcheck disable=SC2046 # words
+  rolls 1 apply $(of_version cut) && rollout_said "broken" &&
+    rolls 1 apply $(of_version 0.1.1) --sha256 0000 && rollout_said "is not what it should be"
+}
+
+rollout_other_package() {
+  rolls 1 plan --inventory "$ROLLOUT_DIR/inventory" --package "$(echo "$ROLLOUT_DIR"/debs/hostler_*.deb)" && rollout_said "not hostler-agent"
+}
+
+# Asked as deploy/rollout asks, with a checksum that is not the package's.
+rollout_damaged() {
+  local said
+  bed_copy deploy/lib/rollout/remote.sh h1:/root/ || return 1
+  said="$(bed_ssh h1 'sh remote.sh take a-run new.deb 0000 no' <"$ROLLOUT_DIR/agent-0.1.1.deb")" && return 1
+  echo "$said"
+  [[ "$said" == *"arrived damaged"* ]] && bed_ssh h1 'find /var/cache/hostler -name "*new*" -o -name ".incoming*" -o -name "rollout*"' | diff - /dev/null
+}
+
+rollout_not_installable() {
+  # shellcheck disable=SC2046
+  rolls 1 apply $(of_version 0.1.5) && rollout_said "dpkg could not install the package" || return 1
+  [[ "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" ]]
+}
+
+rollout_architecture() {
+  # shellcheck disable=SC2046
+  rolls 1 apply $(of_version 0.1.4) && rollout_said "its architecture is" && [[ "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
+}
+
+rollout_foreign() {
+  printf '[all]\nh9 ansible_host=%s ansible_user=root\n' "$(bed_address h1)" >"$ROLLOUT_DIR/foreign.ini"
+  "$HOSTLER_TEST_BIN/hostler-pki" init --dir "$ROLLOUT_DIR/other-site" --trust-domain other.example || return 1
+  local apply=(apply --inventory "$ROLLOUT_DIR/foreign.ini" --package "$ROLLOUT_DIR/agent-0.1.1.deb")
+  rolls 1 "${apply[@]}" && rollout_said "its certificate is of spiffe://bed.example/agent/h1" &&
+    rolls 1 "${apply[@]}" --ca "$ROLLOUT_DIR/other-site/ca.crt" && rollout_said "is not signed by" &&
+    rolls 1 "${apply[@]}" --dials 192.0.2.99:1312 && rollout_said "it dials $(bed_address coordinator):1312"
+}
+
+rollout_unreachable() {
+  local code=0
+  bed_ssh h3 'systemctl stop ssh'
+  # shellcheck disable=SC2046
+  { rolls 1 apply $(of_version 0.1.1) && rollout_said "not reachable by ssh" && rollout_said "nothing was changed"; } || code=1
+  rollout_ssh_again h3
+  [[ $code -eq 0 && "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
+}
+
+# Without ssh a host cannot be told to start it; it is told from within.
+rollout_ssh_again() {
+  bed_enter "$1" systemctl start ssh
+}
+
+rollout_unavailable() {
+  local code=0
+  bed_ssh h3 'systemctl stop hostler-agent'
+  wait_for 60 rollout_sees h3 false || return 1
+  # shellcheck disable=SC2046
+  { rolls 1 apply $(of_version 0.1.1) --limit h1,h3 --wait 3 && rollout_said "away already: h3"; } || code=1
+  bed_ssh h3 'systemctl start hostler-agent'
+  wait_for 60 rollout_sees h3 true && [[ $code -eq 0 && "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
+}
+
+rollout_sees() {
+  [[ "$(rollout_hostler --json hypervisors list | jq -r --arg host "$1" '.hypervisors[] | select(.host == $host) | .connected')" == "$2" ]]
+}
+
+rollout_phase() {
+  [[ "$(cat "$ROLLOUT_DIR/state/current/hosts/$1/phase" 2>/dev/null)" =~ ^($2)$ ]]
+}
+
+rollout_killed() {
+  local command pid
+  # shellcheck disable=SC2046
+  mapfile -d '' -t command < <(rollout_command apply $(of_version 0.1.1))
+  process_start "$ROLLOUT_DIR/run" rollout "$ROLLOUT_DIR/killed.log" nsenter --net="/run/netns/$BED" "${command[@]}"
+  # The canary is done, and the next host is in the middle.
+  wait_for 120 rollout_phase h2 'copying|installing|verifying' || { cat "$ROLLOUT_DIR/killed.log" && return 1; }
+  # shellcheck disable=SC2046
+  rolls 1 apply $(of_version 0.1.1) && rollout_said "another rollout is at work here" || return 1
+  pid="$(process_pid "$ROLLOUT_DIR/run" rollout)" || return 1
+  kill -KILL "$pid"
+  cat "$ROLLOUT_DIR/killed.log"
+  rolls 0 resume && [[ "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" && "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" ]]
+}
+
+rollout_crash() {
+  bed_ssh h3 'touch /etc/hostler/crash; rm -f /var/cache/hostler/*.deb' || return 1
+  # shellcheck disable=SC2046
+  rolls 1 apply $(of_version 0.1.2) --batch 2 --max-unavailable 2 && rollout_said "rollout: stopped. h3: hostler-agent starts again and again" || return 1
+  rolls 1 status || return 1
+  [[ "$(rollout_installed)" == "0.1.2-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.2 0.1.1 0.1.1" ]]
+}
+
+rollout_taken_back() {
+  rolls 0 rollback && [[ "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" ]]
+}
+
+rollout_skip() {
+  bed_sabotage_disk_full h3 && rollout_hostler lock h1 --for 6s --reason "disk swap" || return 1
+  # shellcheck disable=SC2046
+  rolls 4 apply $(of_version 0.1.3) --on-trouble skip --max-unavailable 3 && rollout_said "h1: waits for" && rollout_said "no space" || return 1
+  bed_relieve h3
+  [[ "$(rollout_installed)" == "0.1.3-1 0.1.3-1 0.1.1-1" && "$(rollout_versions)" == "0.1.3 0.1.3 0.1.1" ]]
+}
+
+rollout_skipped_again() {
+  # shellcheck disable=SC2046
+  rolls 0 apply $(of_version 0.1.3) && rollout_said "up to date" && [[ "$(rollout_versions)" == "0.1.3 0.1.3 0.1.3" ]]
+}
+
+rollout_purge() {
+  bed_ssh h3 'dpkg --purge hostler-agent >/dev/null 2>&1; test -s /var/lib/hostler-agent/identity/agent.key && ! systemctl is-active --quiet hostler-agent'
+}
