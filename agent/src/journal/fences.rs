@@ -2,7 +2,8 @@
 //!
 //! The fence of an operation is durable in its journal, before anything is done under it. Replacing a file costs several
 //! times a record of the journal, so the file is brought up to date only before a journal goes. One entry a resource of
-//! this host, so it stays small and is replaced whole. Invariant: what the file does not have yet is in a journal.
+//! this host, so it stays small and is replaced whole; a sum finds the fence that reads well and is another. Invariant: what
+//! the file does not have yet is in a journal.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use hostler_common::id::{Fence, ResourceName};
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -52,11 +54,44 @@ pub enum FencesError {
     },
 }
 
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+type Newest = BTreeMap<ResourceName, Fence>;
+
+/// The newest version of the file. The first had no sum.
+const VERSION: u32 = 2;
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     version: u32,
-    fences: BTreeMap<ResourceName, Fence>,
+    fences: Newest,
+    /// The CRC-32 of the fences as compact JSON, in eight hex digits.
+    #[serde(default)]
+    sum: Option<String>,
+}
+
+impl Stored {
+    fn of(fences: &Newest) -> serde_json::Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            fences: fences.clone(),
+            sum: Some(sum(fences)?),
+        })
+    }
+
+    fn read(bytes: &[u8]) -> serde_json::Result<Newest> {
+        let stored: Self = serde_json::from_slice(bytes)?;
+        let wrong = |what| Err(serde_json::Error::custom(what));
+        match stored.sum {
+            _ if stored.version > VERSION => wrong("a later version wrote it"),
+            None if stored.version == VERSION => wrong("its sum is missing"),
+            Some(said) if said != sum(&stored.fences)? => wrong("its sum is wrong"),
+            Some(_) | None => Ok(stored.fences),
+        }
+    }
+}
+
+fn sum(fences: &Newest) -> serde_json::Result<String> {
+    Ok(format!("{:08x}", crc32fast::hash(&serde_json::to_vec(fences)?)))
 }
 
 /// The newest fence of each resource.
@@ -64,9 +99,9 @@ struct Stored {
 pub struct Fences {
     path: PathBuf,
     /// Held only for a look, so that the runtime may ask.
-    seen: Mutex<BTreeMap<ResourceName, Fence>>,
+    seen: Mutex<Newest>,
     /// What the file holds. Held while the disk works, so that an older map never replaces a newer one.
-    stored: Mutex<BTreeMap<ResourceName, Fence>>,
+    stored: Mutex<Newest>,
 }
 
 impl Fences {
@@ -75,18 +110,18 @@ impl Fences {
     /// # Errors
     /// When it is there and cannot be read.
     pub(super) fn open(path: PathBuf) -> Result<Self, FencesError> {
-        let stored: Stored = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| FencesError::Damaged {
+        let stored = match fs::read(&path) {
+            Ok(bytes) => Stored::read(&bytes).map_err(|source| FencesError::Damaged {
                 path: path.clone(),
                 source,
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Stored::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Newest::new(),
             Err(source) => return Err(FencesError::Read { path, source }),
         };
         Ok(Self {
             path,
-            seen: Mutex::new(stored.fences.clone()),
-            stored: Mutex::new(stored.fences),
+            seen: Mutex::new(stored.clone()),
+            stored: Mutex::new(stored),
         })
     }
 
@@ -113,20 +148,21 @@ impl Fences {
         if fences == *stored {
             return Ok(());
         }
-        let fresh = Stored { version: 1, fences };
         Point::FenceBefore.pass();
-        replace(&self.path, &fresh).map_err(|source| FencesError::Write {
+        replace(&self.path, &fences).map_err(|source| FencesError::Write {
             path: self.path.clone(),
             source,
         })?;
         Point::FenceAfter.pass();
-        *stored = fresh.fences;
+        *stored = fences;
         Ok(())
     }
 }
 
-fn replace(path: &Path, stored: &Stored) -> io::Result<()> {
-    let json = serde_json::to_vec_pretty(stored).map_err(io::Error::other)?;
+fn replace(path: &Path, fences: &Newest) -> io::Result<()> {
+    let json = Stored::of(fences)
+        .and_then(|stored| serde_json::to_vec_pretty(&stored))
+        .map_err(io::Error::other)?;
     let fresh = path.with_extension("json.new");
     // The directory is locked, so nobody else makes a file of this name.
     let mut file = OpenOptions::new()

@@ -1,7 +1,9 @@
 //! Reads a journal back, and cuts off what a crash left half written.
 //!
 //! Only the last line may be torn: every earlier one was on disk before the next was begun. A torn line is
-//! never lost, it is kept beside the journal in `<journal>.torn`.
+//! never lost, it is kept beside the journal in `<journal>.torn`. What a crash did not come to write is missing or
+//! zero; a last line that is wrong in any other way was durable once, and is damage: without it the run would go on
+//! from a moment that is over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -88,7 +90,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), ReadError> {
         let end = at + length + 1;
         match record::decode(&bytes[at..end - 1]) {
             Ok(record) => records.push(record),
-            Err(LineFault::Checksum) if end == bytes.len() => return Ok((records, at)),
+            Err(LineFault::Checksum) if end == bytes.len() && has_holes(&bytes[at..]) => {
+                return Ok((records, at));
+            }
             Err(source) => {
                 return Err(ReadError::Damaged {
                     path: path.to_owned(),
@@ -100,7 +104,16 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), ReadError> {
         }
         at = end;
     }
-    Ok((records, at))
+    match bytes[at..].split_last() {
+        // A record whose newline is something else now.
+        Some((_, line)) if record::decode(line).is_ok() => Err(ReadError::Damaged {
+            path: path.to_owned(),
+            number: records.len() + 1,
+            readable: records,
+            source: LineFault::Checksum,
+        }),
+        _ => Ok((records, at)),
+    }
 }
 
 fn cut(path: &Path, whole: usize, torn: &[u8]) -> io::Result<()> {
@@ -115,6 +128,11 @@ fn cut(path: &Path, whole: usize, torn: &[u8]) -> io::Result<()> {
     journal.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
     journal.sync_all()?;
     sync_parent(path)
+}
+
+/// Whether sectors of it never came to the disk. One zero is a flipped bit of a space.
+fn has_holes(line: &[u8]) -> bool {
+    line.windows(2).any(|pair| pair == [0, 0])
 }
 
 /// Makes the names in `path`'s directory durable.

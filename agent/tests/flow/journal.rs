@@ -105,16 +105,90 @@ fn a_tail_torn_at_any_byte_of_the_last_record_is_cut_off_and_kept() {
             fs::remove_file(&aside).unwrap();
         }
     }
-    // The same with every byte of the last record turned over, its newline left as it was.
-    for at in last..whole.len() - 1 {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x01;
-        if bytes[at] == b'\n' {
-            continue;
-        }
-        fs::write(&torn, &bytes).unwrap();
-        assert_eq!(read(&torn).unwrap().len(), 6, "turned over at {at}");
+    // The same with a part that never came to the disk.
+    let mut zeroed = whole.clone();
+    zeroed[last + 20..last + 40].fill(0);
+    fs::write(&torn, &zeroed).unwrap();
+    assert_eq!(read(&torn).unwrap().len(), 6);
+}
+
+/// One bit of the byte at `at` is the other way round.
+fn flipped(bytes: &[u8], at: usize, bit: u32) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    flipped[at] ^= 1 << bit;
+    flipped
+}
+
+#[test]
+fn a_journal_cut_anywhere_is_one_of_an_earlier_moment() {
+    let dir = TempDir::new().unwrap();
+    let sample = include_str!("../samples/journal-v1.log");
+    let path = dir.path().join("cut.log");
+    fs::write(&path, sample).unwrap();
+    let whole: Vec<_> = read(&path).unwrap();
+    // Five by five comes to every part of a line.
+    for cut in (0..sample.len()).step_by(5) {
+        fs::write(&path, &sample.as_bytes()[..cut]).unwrap();
+        let records = read(&path).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        assert_eq!(records, whole[..records.len()], "cut at {cut}");
+        assert_eq!(records.len(), sample[..cut].matches('\n').count(), "cut at {cut}");
     }
+}
+
+#[test]
+fn a_journal_with_any_bit_flipped_is_damaged_and_never_goes_on_from_another_moment() {
+    let dir = TempDir::new().unwrap();
+    let sample = include_bytes!("../samples/journal-v1.log");
+    let path = dir.path().join("flipped.log");
+    fs::write(&path, sample).unwrap();
+    let whole: Vec<_> = read(&path).unwrap();
+    for at in 0..sample.len() {
+        for bit in [0, 5] {
+            let bytes = flipped(sample, at, bit);
+            fs::write(&path, &bytes).unwrap();
+            match read(&path) {
+                Err(ReadError::Damaged { number, readable, .. }) => {
+                    assert_eq!(
+                        (readable.len() + 1, &readable[..]),
+                        (number, &whole[..number - 1]),
+                        "{at}"
+                    );
+                }
+                other => panic!("bit {bit} of {at}: {other:?}"),
+            }
+            assert_eq!(fs::read(&path).unwrap(), bytes, "a damaged journal was touched");
+        }
+    }
+}
+
+#[test]
+fn fences_cut_anywhere_or_with_any_bit_flipped_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("fences.json");
+    let resource: ResourceName = "hv1".parse().unwrap();
+    {
+        let state_dir = StateDir::open(dir.path()).unwrap();
+        state_dir.fences().see(&resource, Fence(12));
+        state_dir.fences().store().unwrap();
+    }
+    let whole = fs::read(&path).unwrap();
+    let known = || {
+        StateDir::open(dir.path())
+            .ok()
+            .map(|state_dir| state_dir.fences().newest(&resource))
+    };
+    for at in 0..whole.len() {
+        fs::write(&path, &whole[..at]).unwrap();
+        assert_eq!(known(), None, "cut at {at}");
+        for bit in 0..8 {
+            fs::write(&path, flipped(&whole, at, bit)).unwrap();
+            // What is no fence may change: the version, and spaces.
+            assert!([None, Some(Fence(12))].contains(&known()), "bit {bit} of {at}");
+        }
+    }
+    // As the first version wrote it.
+    fs::write(&path, r#"{"version":1,"fences":{"hv1":7}}"#).unwrap();
+    assert_eq!(known(), Some(Fence(7)));
 }
 
 #[test]
