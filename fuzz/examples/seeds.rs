@@ -387,7 +387,7 @@ fn desk() -> std::io::Result<()> {
         heartbeat_interval_ms: 5000,
         lease_seconds: 30,
         ended_operation_ids: vec![OTHER.into()],
-        now_unix_ms: 1,
+        ..Default::default()
     });
     let ended = ToAgent::FinishAnswer(FinishAnswer {
         operation_id: OTHER.into(),

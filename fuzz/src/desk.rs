@@ -91,7 +91,10 @@ impl Rig {
             }
             Message::Refused(_) => self.reconnect(),
             // Nothing of the desk's: it holds no certificate.
-            Message::RenewAnswer(_) | Message::Trust(_) | Message::Heartbeat(_) | Message::ReportAnswer(_) => {}
+            Message::RenewAnswer(_)
+            | Message::Trust(_)
+            | Message::Heartbeat(_)
+            | Message::ReportAnswer(_) => {}
         }
     }
 

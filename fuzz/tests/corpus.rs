@@ -18,7 +18,7 @@ use hostler_fuzz::{TARGETS, Target};
 const LASTS: Duration = Duration::from_secs(1);
 
 /// Made at least, however slow the machine is.
-const AT_LEAST: u64 = 50;
+const AT_LEAST: u64 = 20;
 
 /// Panics of any thread: one in a task is caught by the runtime.
 static PANICS: AtomicUsize = AtomicUsize::new(0);

@@ -55,7 +55,14 @@ fn sources() -> Vec<(String, String)> {
 #[test]
 fn programs_start_in_one_file() {
     for (name, code) in sources() {
-        let starts = ["Command::new(", "disallowed_methods", "posix_spawn", "execv"];
+        let starts = [
+            "process::Command",
+            "process::{Command",
+            "CommandExt",
+            "disallowed_methods",
+            "posix_spawn",
+            "execv",
+        ];
         let found: Vec<_> = starts.into_iter().filter(|start| code.contains(start)).collect();
         assert!(
             found.is_empty() || EXCEPTIONS.contains(&name.as_str()),

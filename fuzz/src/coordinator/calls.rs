@@ -24,7 +24,13 @@ const PEERS: [&str; 6] = [
 /// Codes that a client never deserves: a bug of ours. DATA_LOSS is for a store that is damaged.
 const NEVER: [Code; 3] = [Code::Internal, Code::Unknown, Code::DataLoss];
 
-/// Every rpc but the agents' session.
+/// What the coordinator of this test serves to clients.
+const SERVED: [&str; 2] = [
+    "/operations.v1.OperationsService/",
+    "/hostler.fleet.v1.FleetService/",
+];
+
+/// Every rpc of theirs.
 static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let files = FileDescriptorSet::decode(DESCRIPTORS).expect("our descriptors");
     let mut paths = Vec::new();
@@ -40,7 +46,7 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
             }
         }
     }
-    paths.retain(|path| !path.ends_with("/Session"));
+    paths.retain(|path| SERVED.iter().any(|service| path.starts_with(service)));
     paths.sort_unstable();
     paths
 });
@@ -50,19 +56,30 @@ static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// # Panics
 /// When there is no such rpc.
 pub fn input(path: &str, message: &[u8]) -> Vec<u8> {
-    let place = PATHS.iter().position(|known| known == path).expect("an rpc");
-    let mut input = vec![u8::try_from(place).expect("few rpcs"), 1, 0];
+    assert!(PATHS.iter().any(|known| known == path), "there is no {path}");
+    let [low, high] = mark(path).to_le_bytes();
+    let mut input = vec![low, high, 1, 0];
     input.extend_from_slice(message);
     input
+}
+
+/// What stands for an rpc in an input, whatever other rpcs there are: FNV-1a, folded.
+fn mark(path: &str) -> u16 {
+    let mixed = path.bytes().fold(0x811c_9dc5_u32, |mixed, byte| {
+        (mixed ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (mixed ^ (mixed >> 16)) as u16
 }
 
 /// # Panics
 /// When an answer is a fault of ours, does not come, or is too long.
 pub fn run(data: &[u8]) {
-    let Some((&[path, who, framing], message)) = data.split_first_chunk() else {
+    let Some((&[low, high, who, framing], message)) = data.split_first_chunk() else {
         return;
     };
-    let path = &PATHS[usize::from(path) % PATHS.len()];
+    let wanted = u16::from_le_bytes([low, high]);
+    let named = PATHS.iter().find(|path| mark(path) == wanted);
+    let path = named.unwrap_or_else(|| &PATHS[usize::from(wanted) % PATHS.len()]);
     let who = PEERS[usize::from(who) % PEERS.len()];
     world::with(|world| {
         let message = world.fill(message);
