@@ -7,7 +7,12 @@ use std::process::{Command, Output};
 
 fn man(dir: &Path) -> Output {
     let mut hostler = Command::new(env!("CARGO_BIN_EXE_hostler"));
-    hostler.args(["man", "--dir"]).arg(dir).env_clear().output().unwrap()
+    hostler
+        .args(["man", "--dir"])
+        .arg(dir)
+        .env_clear()
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -20,13 +25,33 @@ fn every_command_has_a_manual_page_without_settings_or_a_coordinator() {
         .map(|page| page.unwrap().file_name().into_string().unwrap())
         .collect();
     for page in ["hostler.1", "hostler-storage-expand.1", "hostler-lock.1"] {
-        assert!(pages.iter().any(|name| name == page), "{page} is not in {pages:?}");
+        assert!(
+            pages.iter().any(|name| name == page),
+            "{page} is not in {pages:?}"
+        );
     }
     for unwanted in ["help", "hostler-man"] {
         assert!(!pages.iter().any(|name| name.contains(unwanted)), "{pages:?}");
     }
     let expand = std::fs::read_to_string(dir.path().join("hostler-storage-expand.1")).unwrap();
     assert!(expand.contains("dry\\-run"), "{expand}");
+}
+
+#[test]
+fn what_is_for_packages_is_offered_by_no_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let mut hostler = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        let output = hostler.args(["completions", shell]).env_clear().output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !script.contains("manual pages") && !script.contains("__man"),
+            "{shell}: {script}"
+        );
+        assert!(
+            script.contains("expand") && script.contains("coordinator"),
+            "{shell}: {script}"
+        );
+    }
 }
 
 #[test]

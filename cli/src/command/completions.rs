@@ -1,6 +1,6 @@
 //! `hostler completions`: a script for a shell. It needs no settings and no coordinator.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::arguments::Arguments;
@@ -26,7 +26,17 @@ impl Completions {
     /// Prints the script.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "hostler", &mut script);
+        clap_complete::generate(self.shell, &mut shown(), "hostler", &mut script);
         output::print(String::from_utf8_lossy(&script).trim_end())
     }
+}
+
+/// The command line without what is hidden: clap_complete would offer that, too.
+fn shown() -> Command {
+    let all = Arguments::command();
+    let commands = all.get_subcommands().filter(|command| !command.is_hide_set());
+    Command::new("hostler")
+        .args(all.get_arguments().cloned())
+        .subcommands(commands.cloned().collect::<Vec<_>>())
+        .version(env!("CARGO_PKG_VERSION"))
 }
