@@ -294,12 +294,15 @@ fn the_newest_fence_survives_and_never_goes_back() {
     assert_eq!(state_dir.fences().newest(&other), Fence(1));
 }
 
+/// A way for a journal to go.
+type Goes = fn(&StateDir, OperationId) -> std::io::Result<()>;
+
 #[test]
 fn the_fence_of_a_journal_is_seen_by_the_next_process_and_outlives_the_journal() {
     let newest = |state_dir: &StateDir| state_dir.fences().newest(&"hv-1".parse().unwrap());
     let removed = |state_dir: &StateDir, operation| state_dir.remove(operation);
     let aside = |state_dir: &StateDir, operation| state_dir.set_aside(operation, Aside::Damaged);
-    let ways: [&dyn Fn(&StateDir, OperationId) -> std::io::Result<()>; 2] = [&removed, &aside];
+    let ways: [Goes; 2] = [removed, aside];
     for goes in ways {
         let dir = TempDir::new().unwrap();
         let (state_dir, operation, _) = written(&dir);
