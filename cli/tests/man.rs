@@ -1,6 +1,7 @@
 //! `hostler man`: the pages that packages ship.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::disallowed_methods, reason = "a test starts the program under test")]
 
 use std::path::Path;
 use std::process::{Command, Output};
