@@ -197,9 +197,8 @@ impl Client {
             );
             match id {
                 Some(id) if of_bulk => {
-                    if operations.insert(about, id).is_none() {
-                        self.witness.acknowledged(id);
-                    }
+                    operations.insert(about, id);
+                    self.witness.acknowledged(id);
                 }
                 // "not begun: resource needs attention after operation …" names another.
                 Some(id) if !end => {

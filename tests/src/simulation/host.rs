@@ -33,12 +33,22 @@ pub(super) struct Host {
     machines: Arc<Mutex<BTreeMap<String, Machine>>>,
 }
 
+/// Whether a call changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Made,
+    None,
+}
+
 /// One hypervisor.
 #[derive(Default)]
 struct Machine {
     parts: Parts,
-    /// Operations that have touched it, without repetitions.
-    touched: Vec<OperationId>,
+    /// How often it was changed, by whomever and by each operation.
+    changes: u64,
+    own: BTreeMap<OperationId, u64>,
+    /// How often others had changed it when an operation first looked.
+    others: BTreeMap<OperationId, u64>,
     /// What was there when an operation was first planned.
     before: BTreeMap<OperationId, Parts>,
     /// Calls of steps that have been made and have not happened.
@@ -175,19 +185,28 @@ impl Host {
     }
 
     /// One call of a step happens now.
-    fn touch<T>(&self, id: &str, operation: OperationId, call: &str, act: impl FnOnce(&mut Parts) -> T) -> T {
+    fn touch<T>(
+        &self,
+        (id, operation): (&str, OperationId),
+        change: Change,
+        call: &str,
+        act: impl FnOnce(&mut Parts) -> T,
+    ) -> T {
         let mut machines = self.machines();
         let machine = machines.get_mut(id).expect("it was planned");
         machine.calls = machine.calls.saturating_sub(1);
         let result = act(&mut machine.parts);
         let line = format!("{}: {call} {id} for {operation}: {:?}", self.name, machine.parts);
-        if machine.touched.last() != Some(&operation) {
-            self.world.check(
-                "invariant_one_mutation_at_a_time",
-                !machine.touched.contains(&operation),
-                || format!("{line}, after {}", machine.touched[machine.touched.len() - 1]),
-            );
-            machine.touched.push(operation);
+        // A look that comes late changes nothing, so that only changes count.
+        let (all, own) = (machine.changes, machine.own.get(&operation).copied().unwrap_or(0));
+        let others = *machine.others.entry(operation).or_insert(all - own);
+        if change == Change::Made {
+            self.world
+                .check("invariant_one_mutation_at_a_time", others == all - own, || {
+                    format!("{line}: others have changed it since this one began")
+                });
+            machine.changes += 1;
+            machine.own.insert(operation, own + 1);
         }
         self.world.note(line);
         result
@@ -215,7 +234,8 @@ impl PartStep {
             }
         };
         let call = format!("{call} {}", PARTS[self.part]);
-        self.host.touch(&self.id, self.operation, &call, act);
+        self.host
+            .touch((&self.id, self.operation), Change::Made, &call, act);
         let Some((before, retry)) = fault else {
             return Ok(());
         };
@@ -243,7 +263,9 @@ impl Step for PartStep {
     fn look(&self) -> Result<Before, StepError> {
         let there = self
             .host
-            .touch(&self.id, self.operation, "look at", |parts| parts[self.part]);
+            .touch((&self.id, self.operation), Change::None, "look at", |parts| {
+                parts[self.part]
+            });
         if self.host.world.strikes(self.host.world.scenario().step_fails / 4) {
             return Err(StepError::message("cannot be told, on purpose", Retry::Later));
         }
@@ -253,7 +275,8 @@ impl Step for PartStep {
     fn apply(&self, _: Before, progress: &Progress) -> Result<(), StepError> {
         progress.say(format!("working on {}", PARTS[self.part]));
         if let Err(cancelled) = progress.check_cancelled() {
-            self.host.touch(&self.id, self.operation, "leave", |_| ());
+            self.host
+                .touch((&self.id, self.operation), Change::None, "leave", |_| ());
             return Err(cancelled);
         }
         self.set("apply", self.make, self.host.world.scenario().step_fails)

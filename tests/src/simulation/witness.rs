@@ -23,6 +23,9 @@ use tokio::time::Instant;
 use super::host::Host;
 use super::world::World;
 
+/// Longer than a commit takes until its events are published.
+const TOLD: Duration = Duration::from_secs(2);
+
 /// Clones share it.
 #[derive(Clone)]
 pub(super) struct Witness {
@@ -35,7 +38,8 @@ pub(super) struct Witness {
 struct Seen {
     operations: BTreeMap<OperationId, Known>,
     locks: BTreeMap<String, Lock>,
-    hypervisors: BTreeSet<String>,
+    /// When each was stored first.
+    hypervisors: BTreeMap<String, Instant>,
     finishes: BTreeMap<OperationId, Vec<Finished>>,
     acknowledged: BTreeMap<OperationId, Option<OperationState>>,
 }
@@ -96,7 +100,10 @@ impl Witness {
             }
         } else if let Some(id) = key.strip_prefix(registry::PREFIX) {
             self.world.note(format!("● hypervisor {id}"));
-            self.seen().hypervisors.insert(id.to_owned());
+            self.seen()
+                .hypervisors
+                .entry(id.to_owned())
+                .or_insert_with(Instant::now);
         }
     }
 
@@ -285,10 +292,12 @@ impl Witness {
 
     /// A client has read that `id` is accepted.
     pub(super) fn acknowledged(&self, id: OperationId) {
-        let known = self.seen().acknowledged.insert(id, None).is_some();
-        if !known {
-            self.world.count("operations that a client was told of");
+        let mut seen = self.seen();
+        if seen.acknowledged.contains_key(&id) {
+            return;
         }
+        seen.acknowledged.insert(id, None);
+        self.world.count("operations that a client was told of");
     }
 
     /// A client has read how `id` ended.
@@ -343,9 +352,11 @@ impl Witness {
         self.seen().operations.keys().copied().collect()
     }
 
-    /// Hypervisors that are enrolled.
+    /// Hypervisors that are enrolled, and have been for long enough that whoever reported them was told.
     pub(super) fn enrolled(&self) -> BTreeSet<String> {
-        self.seen().hypervisors.clone()
+        let seen = self.seen();
+        let told = seen.hypervisors.iter().filter(|(_, at)| at.elapsed() > TOLD);
+        told.map(|(id, _)| id.clone()).collect()
     }
 
     /// The host of a hypervisor, as it really is.
