@@ -13,6 +13,7 @@ stage_rollout() {
   ROLLOUT_DIR="$(mktemp -d)"
   ROLLED="$ROLLOUT_DIR/said"
   check "inventories of both kinds are read, and what is not understood is named" rollout_inventories || true
+  check "what a host says is never run nor shown as it is" rollout_rogue || true
   check "packages of six versions are made of one build" rollout_packages || return 0
   check "hosts for a rollout boot" bed_up coordinator "${ROLLOUT_HOSTS[@]}" || return 0
   rollout_on_hosts
@@ -39,6 +40,7 @@ rollout_on_hosts() {
   check "no more hosts are away at once than allowed" rollout_unavailable || true
 
   say "rollout: forward and back"
+  check "a run that is told to end finishes the host that it has begun" rollout_stopped || true
   check "a run that is killed is taken up where it was" rollout_killed || true
   check "a package that dpkg cannot install leaves what was there" rollout_not_installable || true
   check "a service that crashes puts its batch back, and says whose fault it is" rollout_crash || true
@@ -101,6 +103,27 @@ EXPECTED
   says "line 2" inventory_of "" < <(printf '%s\n' 'a' 'b -oProxyCommand=x') &&
     says "there twice" inventory_of "" < <(printf '%s\n' 'a' 'a') &&
     says "neither a host nor a group" inventory_of "elsewhere" < <(printf '%s\n' 'a')
+}
+
+# A host in other hands answers with a command where a number belongs, and with a terminal's escapes.
+rollout_rogue() {
+  local said
+  said="$(bash -c 'set -Eeuo pipefail
+    source deploy/lib/report.sh
+    source deploy/lib/rollout/inventory.sh
+    source deploy/lib/rollout/host.sh
+    source deploy/lib/rollout/record.sh
+    source deploy/lib/rollout/upgrade.sh
+    cd "$1"
+    ssh() { printf "arch=amd64\nsystemd=yes\nversion=0\033[2J\nfree_kb=a[\$(touch run-by-a-host)]\nneed_kb=1\n"; }
+    HOST_ADDRESS[rogue]=192.0.2.1 HOST_USER[rogue]="" HOST_PORT[rogue]=""
+    RUN=test RUN_DIR=$PWD DEB_KB=1 INSTALLED_KB=1 DEB_VERSION=1 DEB_ARCH=amd64 TAKE_OVER=no CA="" DIALS=""
+    mkdir -p hosts/rogue
+    host_look rogue
+    trouble_of rogue
+    get_host rogue facts' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
+  echo "$said"
+  [[ "$said" == *"no space: 0 kB"* && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
 }
 
 # rollout_repack VERSION FUNCTION: the agent's package with the version in its program as well, since that is what the
@@ -208,7 +231,7 @@ rollout_installed() {
 
 # rollout_command VERB ARGUMENTS...: the command, as words for whoever runs it.
 rollout_command() {
-  printf '%s\0' env HOSTLER_CONFIG="$ROLLOUT_DIR/client/config.toml" HOSTLER_CA="$ROLLOUT_DIR/client/ca.crt" \
+  printf '%s\0' env HOSTLER_CONFIG="$ROLLOUT_DIR/client/config.toml" \
     deploy/rollout "$@" --state "$ROLLOUT_DIR/state" --hostler "$HOSTLER_TEST_BIN/hostler" --ssh-config "$(bed_ssh_config)" --settle 1
 }
 
@@ -311,12 +334,29 @@ rollout_phase() {
   [[ "$(cat "$ROLLOUT_DIR/state/current/hosts/$1/phase" 2>/dev/null)" =~ ^($2)$ ]]
 }
 
-rollout_killed() {
-  local command pid
+# rollout_in_background LOG VERB ARGUMENTS...
+rollout_in_background() {
+  local log=$1 command
+  shift
+  mapfile -d '' -t command < <(rollout_command "$@")
+  process_start "$ROLLOUT_DIR/run" rollout "$log" nsenter --net="/run/netns/$BED" "${command[@]}"
+}
+
+rollout_stopped() {
   # shellcheck disable=SC2046
-  mapfile -d '' -t command < <(rollout_command apply $(of_version 0.1.1))
-  process_start "$ROLLOUT_DIR/run" rollout "$ROLLOUT_DIR/killed.log" nsenter --net="/run/netns/$BED" "${command[@]}"
-  # The canary is done, and the next host is in the middle.
+  rollout_in_background "$ROLLOUT_DIR/stopped.log" apply $(of_version 0.1.1)
+  wait_for 120 rollout_phase h1 'copying|installing|verifying' || { cat "$ROLLOUT_DIR/stopped.log" && return 1; }
+  kill -TERM "$(process_pid "$ROLLOUT_DIR/run" rollout)"
+  wait_for 120 process_gone "$ROLLOUT_DIR/run" rollout || return 1
+  cat "$ROLLOUT_DIR/stopped.log"
+  rollout_phase h1 'done' && rollout_phase h2 planned && rolls 0 status && rollout_said "it died, or was stopped" &&
+    [[ "$(rollout_installed)" == "0.1.1-1 0.1.0-1 0.1.0-1" ]]
+}
+
+rollout_killed() {
+  local pid
+  rollout_in_background "$ROLLOUT_DIR/killed.log" resume
+  # The next host is in the middle.
   wait_for 120 rollout_phase h2 'copying|installing|verifying' || { cat "$ROLLOUT_DIR/killed.log" && return 1; }
   # shellcheck disable=SC2046
   rolls 1 apply $(of_version 0.1.1) && rollout_said "another rollout is at work here" || return 1

@@ -13,6 +13,14 @@ usage_fails() {
   exit 2
 }
 
+# The CA in the client's configuration file, whose paths begin at its folder.
+client_ca() {
+  local file="${HOSTLER_CONFIG:-${XDG_CONFIG_HOME:-$HOME/.config}/hostler/config.toml}" ca
+  ca="$(sed -n 's/^[[:space:]]*ca[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\1/p' "$file" 2>/dev/null | sed -n 1p)"
+  if [[ -n "$ca" && "$ca" != /* ]]; then ca="$(dirname "$(realpath "$file")")/$ca"; fi
+  printf '%s\n' "$ca"
+}
+
 absolute() {
   if [[ -z "$1" || "$1" == /* ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi
 }
@@ -73,6 +81,7 @@ arguments_read() {
     [[ -n "$INVENTORY_FILE" ]] || usage_fails "$VERB needs --inventory FILE"
     [[ -n "$PACKAGE_FILE" ]] || usage_fails "$VERB needs --package FILE"
   fi
+  if [[ -z "$CA" ]]; then CA="$(client_ca)"; fi
   RESUME="$0 resume --state $STATE"
   tools_ready
 }

@@ -71,9 +71,8 @@ fleet_difference() {
 
 # fleet_away FILE HOST...: which of these hosts the coordinator knows and does not see.
 fleet_away() {
-  local file=$1 host
+  local file=$1
   shift
-  for host in "$@"; do
-    if fleet_lists "$file" "$host" && ! fleet_connected "$file" "$host"; then printf '%s\n' "$host"; fi
-  done
+  jq -r '($ARGS.positional | map({ (.): true }) | add // {}) as $asked
+    | [.hypervisors[], .pools[]] | group_by(.host)[] | select($asked[.[0].host] and any(.[]; .connected | not)) | .[0].host' "$file" --args "$@"
 }

@@ -21,16 +21,25 @@ host_shell() {
     "C=$(quoted "$command"); export C; if [ \"\$(id -u)\" = 0 ]; then exec sh -c \"\$C\"; else exec sudo -n sh -c \"\$C\"; fi"
 }
 
-# host_remote HOST VERB ARGUMENTS...: a verb of remote.sh.
+# host_remote HOST VERB ARGUMENTS...: a verb of remote.sh. A host may be anybody's by now: nothing that it says may move a
+# terminal's cursor.
 host_remote() {
   local host=$1
   shift
-  host_shell "$host" "HOSTLER_REMOTE=$(quoted "$REMOTE_SCRIPT"); export HOSTLER_REMOTE; exec sh -c \"\$HOSTLER_REMOTE\" hostler-rollout $(quoted "$@")"
+  host_shell "$host" "HOSTLER_REMOTE=$(quoted "$REMOTE_SCRIPT"); export HOSTLER_REMOTE; exec sh -c \"\$HOSTLER_REMOTE\" hostler-rollout $(quoted "$@")" |
+    LC_ALL=C tr -cd '[:print:]\n'
 }
 
 # said TEXT: the sentence for people in a remote's output.
 said() {
   sed -n 's/^said=//p' <<<"$1" | tail -n 1
+}
+
+# number TEXT NAME: a fact that is a number; 0 when it is none. Bash would run what stands in an array's index.
+number() {
+  local value
+  value="$(fact "$1" "$2")"
+  if [[ "$value" =~ ^[0-9]{1,15}$ ]]; then printf '%s\n' "$((10#$value))"; else echo 0; fi
 }
 
 # fact TEXT NAME

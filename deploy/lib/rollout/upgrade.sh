@@ -39,8 +39,8 @@ trouble_of() {
   words="$(foreign_of "$host" "$pem" "$(fact "$facts" dials)")"
   if [[ -n "$words" ]]; then echo "its agent is foreign: $words" && return; fi
   if [[ "$(fact "$facts" version)" == "$DEB_VERSION" && "$(fact "$facts" status)" == installed ]]; then return; fi
-  if (($(fact "$facts" free_kb) < $(fact "$facts" need_kb))); then
-    echo "no space: $(fact "$facts" free_kb) kB are free and $(fact "$facts" need_kb) kB needed"
+  if (($(number "$facts" free_kb) < $(number "$facts" need_kb))); then
+    echo "no space: $(number "$facts" free_kb) kB are free and $(number "$facts" need_kb) kB needed"
   fi
 }
 
@@ -120,10 +120,10 @@ until_healthy() {
   put_host "$host" heard ""
   while ! orphaned; do
     WORDS="$(unhealthy "$host")"
-    restarts="$(fact "$(get_host "$host" service)" nrestarts)"
+    restarts="$(number "$(get_host "$host" service)" nrestarts)"
     first="${first:-$restarts}"
     # Nothing is gained by watching it crash until the time is over.
-    if ((${restarts:-0} - ${first:-0} >= HOPELESS)); then
+    if ((restarts - first >= HOPELESS)); then
       WORDS="$SERVICE starts again and again: ${WORDS:-$restarts restarts}"
       return 1
     fi
