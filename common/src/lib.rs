@@ -28,3 +28,6 @@ pub const BUILD: &str = match failpoint::BUILT_IN {
 
 /// The port that IsardVDI's clients dial when none is named (wire.md, `operations.v1`).
 pub const DEFAULT_PORT: u16 = 1312;
+
+/// The port at which hosts enrol when none is named.
+pub const DEFAULT_ENROL_PORT: u16 = 1313;
