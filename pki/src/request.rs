@@ -94,6 +94,19 @@ impl RequestedKey {
     }
 }
 
+/// The SHA-256 of the public key (its point, uncompressed) in a request whose signature verifies: whoever asks again with
+/// the same key is known by it.
+///
+/// # Errors
+/// The first thing that is wrong with the request.
+pub fn key_digest(csr_der: &[u8]) -> Result<[u8; 32], RequestError> {
+    let key = RequestedKey::read(csr_der)?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key.point);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    Ok(bytes)
+}
+
 impl PublicKeyData for RequestedKey {
     fn der_bytes(&self) -> &[u8] {
         &self.point
