@@ -201,6 +201,7 @@ impl CreateStep {
 
     fn back_up(&self, progress: &Progress) -> Result<(), StepError> {
         let ear = Ear::of(progress);
+        self.shared.locks.go_on(&self.inner.repository, &ear)?;
         // Without the mark restic has not run.
         let begun = Mark::Unchecked.is_set(&self.inner.settings, &self.operation.to_string());
         if begun && let Some(backup) = self.made(&ear)? {
@@ -261,6 +262,7 @@ impl CreateStep {
 
     fn check(&self, progress: &Progress) -> Result<(), StepError> {
         let ear = Ear::of(progress);
+        self.shared.locks.go_on(&self.inner.repository, &ear)?;
         let backup = self
             .made(&ear)?
             .ok_or_else(|| StepError::message("the backup is not in the repository", Retry::Never))?;

@@ -233,6 +233,41 @@ fn what_is_undone_after_a_crash_leaves_no_lock_of_a_dead_restic() {
     }
 }
 
+#[test]
+fn what_goes_on_after_a_crash_leaves_no_lock_of_a_dead_restic() {
+    let rig = Rig::new();
+    std::fs::write(rig.pool("file"), "1").unwrap();
+    rig.back_up();
+    let restore = |name: &str| {
+        let into = hostler_common::operation::RestoreInto::Directory(rig.restored(name));
+        restore(into, &[])
+    };
+    // The steps in which restic runs, but for the first, which looks for locks anyway.
+    let backup = || Request::CreateBackup;
+    for (request, crashed) in [(backup(), 2), (backup(), 3), (backup(), 5), (restore("x"), 1)] {
+        let job = job(request.clone());
+        let story = Arc::new(Story::default());
+        let mut planned = rig.plan(&job, None).unwrap();
+        let decided = planned.decided.clone();
+        for place in 0..planned.steps.len() {
+            if place == crashed {
+                drop(Holder::of(&rig));
+                assert_eq!(rig.locks(), 1);
+                // The next process has the same steps.
+                planned = rig.plan(&job, Some(&decided)).unwrap();
+            }
+            let before = planned.steps[place].look().unwrap();
+            planned.steps[place].apply(before, &story.progress()).unwrap();
+        }
+        assert_eq!(
+            rig.locks(),
+            0,
+            "{request:?} after a crash in step {}",
+            crashed + 1
+        );
+    }
+}
+
 fn flip_a_byte(rig: &Rig) {
     let found = tool(
         "find",

@@ -29,6 +29,15 @@ impl Sweep {
         remove_stale(repository, ear).map(drop)
     }
 
+    /// Before a later step, which may go on with what another process began: a restic may have died with that one, and
+    /// nobody who succeeds looks for its lock again.
+    pub(in super::super) fn go_on(&self, repository: &Repository, ear: &Ear<'_>) -> Result<(), ResticFault> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.begin(repository, ear),
+        }
+    }
+
     /// As the last part of an undo: an operation that another process began may have lost a restic with it. A
     /// repository that does not answer must not hold up an undo; what stays then is removed by the next operation.
     pub(in super::super) fn end(&self, repository: &Repository) {

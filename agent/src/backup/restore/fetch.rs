@@ -75,6 +75,7 @@ impl Step for Fetch {
 
     fn apply(&self, _before: Before, progress: &Progress) -> Result<(), StepError> {
         let (job, ear) = (&self.0, Ear::of(progress));
+        job.locks.go_on(&job.inner.repository, &ear)?;
         let total = job.total(&ear)?;
         let above = Held::above_staging(job)?;
         remove(&job.staging)?;
