@@ -1,10 +1,9 @@
 //! What a seed decides before anything runs: how large the fleet is, how patient, how unlucky.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use hostler_coordinator::config::{Config, OperationsConfig, SessionsConfig};
-use hostler_pki::TlsFiles;
 
 use super::dice::Dice;
 
@@ -53,8 +52,7 @@ impl Scenario {
             take_patience: secs(dice, 60, 300),
             ..OperationsConfig::default()
         };
-        let heartbeat = dice.millis(500, 5001);
-        let nowhere = PathBuf::from("/nonexistent");
+        let heartbeat = dice.millis(if large { 4000 } else { 500 }, 5001);
         let slowest = *dice.pick(&[3, 20, 200, 900]);
         let hosts = if large {
             dice.between(100, 301)
@@ -66,9 +64,9 @@ impl Scenario {
             hypervisors: if large { 1 } else { 1 + dice.index(3) },
             clients: if large { 12 } else { 1 + dice.index(4) },
             storm: if large {
-                secs(dice, 20, 60)
+                secs(dice, 20, 40)
             } else {
-                secs(dice, 30, 240)
+                secs(dice, 20, 150)
             },
             think_ms: *dice.pick(&[200, 2_000, 8_000]),
             fault_ms: *dice.pick(&[0, 1_500, 5_000, 15_000]),
@@ -78,19 +76,16 @@ impl Scenario {
             latency_ms: (1, slowest),
             commit_ms: (0, *dice.pick(&[2, 30, 300])),
             config: Config {
-                listen: ([127, 0, 0, 1], 0).into(),
-                data_dir: nowhere.clone(),
-                default_pool: None,
-                log: Default::default(),
-                tls: TlsFiles {
-                    ca: nowhere.clone(),
-                    certificate: nowhere.clone(),
-                    key: nowhere,
-                },
                 sessions: SessionsConfig { heartbeat },
                 operations,
-                drain_timeout: Duration::from_secs(10),
+                ..unserved()
             },
         }
     }
+}
+
+/// The defaults, with certificates that nobody reads.
+fn unserved() -> Config {
+    let text = "[tls]\nca = '/nonexistent'\ncertificate = '/nonexistent'\nkey = '/nonexistent'";
+    Config::parse(Path::new("simulation.toml"), text).expect("the least configuration")
 }
