@@ -519,3 +519,32 @@ fn an_end_that_waits_for_an_answer_never_makes_the_desk_turn() {
     rig.desk.proposal_answered(accept(&proposed[0]), rig.now);
     assert!(rig.desk.next_due().is_some());
 }
+
+#[test]
+fn an_end_that_nobody_asked_for_stops_what_runs_and_keeps_its_journal_aside() {
+    let mut rig = rig();
+    let (_, operation) = running(&mut rig);
+    let ended = FinishAnswer {
+        operation_id: operation.to_string(),
+        accepted: false,
+        reason: "its lease ran out".into(),
+    };
+    rig.desk.finish_answered(&ended);
+    assert!(
+        dropped(rig.todo()).is_empty(),
+        "the step that runs is not left alone"
+    );
+    rig.desk.run_ended(operation, RunEnd::Halted, 1, rig.now);
+    assert_eq!(dropped(rig.todo()), ["SetAside(Abandoned)"]);
+    rig.desk.dropped(operation, rig.now);
+    rig.desk.finish_answered(&ended);
+    assert!(rig.todo().is_empty());
+}
+
+fn dropped(todo: Vec<Do>) -> Vec<String> {
+    let fates = todo.into_iter().filter_map(|action| match action {
+        Do::Drop { fate, .. } => Some(format!("{fate:?}")),
+        _ => None,
+    });
+    fates.collect()
+}
