@@ -47,6 +47,7 @@ rollout_on_hosts() {
   check "a rollout is taken back as a whole" rollout_taken_back || true
   check "a host without space is skipped and has what it had; one with an operation is waited for" rollout_skip || true
   check "what was skipped comes along the next time" rollout_skipped_again || true
+  check "a host without the package gets it, and is without it again when that is taken back" rollout_new_package || true
   check "a purge leaves identity and state" rollout_purge || true
 }
 
@@ -389,6 +390,13 @@ rollout_skip() {
 rollout_skipped_again() {
   # shellcheck disable=SC2046
   rolls 0 apply $(of_version 0.1.3) && rollout_said "up to date" && [[ "$(rollout_versions)" == "0.1.3 0.1.3 0.1.3" ]]
+}
+
+rollout_new_package() {
+  bed_ssh h3 'dpkg --remove hostler-agent >/dev/null 2>&1; rm -rf /var/cache/hostler' || return 1
+  # shellcheck disable=SC2046
+  rolls 0 apply $(of_version 0.1.3) --limit h3 && rollout_said "install " && [[ "$(rollout_installed)" == "0.1.3-1 0.1.3-1 0.1.3-1" ]] || return 1
+  rolls 0 rollback && rollout_said "back to no package" && [[ "$(rollout_installed)" == "0.1.3-1 0.1.3-1 " ]]
 }
 
 rollout_purge() {
