@@ -4,16 +4,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hostler_common::DEFAULT_PORT;
 use hostler_common::config::{ConfigError, load, parse};
 use hostler_common::id::PoolName;
 use hostler_common::telemetry::LogFormat;
 use hostler_common::units::duration_text;
-use hostler_pki::TlsFiles;
+use hostler_common::{DEFAULT_ENROL_PORT, DEFAULT_PORT};
+use hostler_pki::{CoordinatorAddress, TlsFiles};
 use serde::{Deserialize, Deserializer};
 
 /// Longer than anybody waits or keeps, and short enough for every sum of durations and clocks.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The longest life of an agent's certificate. It renews itself; a long life only helps whoever steals it.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Addresses that are told to whoever enrols.
+const ADVERTISED_AT_MOST: usize = 16;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +45,9 @@ pub struct Config {
     /// Operations.
     #[serde(default)]
     pub operations: OperationsConfig,
+    /// Certificates for agents. Without it nobody enrols and no certificate is renewed.
+    #[serde(default)]
+    pub enrolment: Option<EnrolmentConfig>,
     /// How long connections may take to end after SIGTERM. Streams are told at once; their operations go on.
     #[serde(default = "default_drain", with = "duration_text")]
     pub drain_timeout: Duration,
@@ -100,6 +109,31 @@ impl Default for OperationsConfig {
     }
 }
 
+/// `[enrolment]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentConfig {
+    /// Where hosts enrol.
+    #[serde(default = "default_enrol_listen")]
+    pub listen: SocketAddr,
+    /// The directory of the CA that signs for agents: `ca.crt` and `ca.key`.
+    pub ca_dir: PathBuf,
+    /// The life of an agent's certificate.
+    #[serde(default = "default_agent_life", with = "duration_text")]
+    pub agent_life: Duration,
+    /// Where hosts reach this coordinator, as HOST:PORT; told to whoever enrols.
+    #[serde(default)]
+    pub advertise: Vec<CoordinatorAddress>,
+}
+
+fn default_enrol_listen() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, DEFAULT_ENROL_PORT).into()
+}
+
+fn default_agent_life() -> Duration {
+    Duration::from_secs(90 * 86_400)
+}
+
 fn default_listen() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()
 }
@@ -158,6 +192,20 @@ impl Config {
         ] {
             if duration > LONGEST {
                 return Err(format!("operations.{key} is above 100 years"));
+            }
+        }
+        if let Some(enrolment) = &self.enrolment {
+            let life = enrolment.agent_life;
+            if !(Duration::from_secs(1)..=LONGEST_LIFE).contains(&life) {
+                return Err("enrolment.agent_life is not between 1s and 10 years".to_owned());
+            }
+            if enrolment.advertise.len() > ADVERTISED_AT_MOST {
+                return Err(format!(
+                    "enrolment.advertise has more than {ADVERTISED_AT_MOST} addresses"
+                ));
+            }
+            if enrolment.listen == self.listen && enrolment.listen.port() != 0 {
+                return Err("enrolment.listen is the same as listen: hosts without a certificate need a port of their own".to_owned());
             }
         }
         if self.operations.max_attempts == 0 {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dispatch;
 pub mod enroll;
 pub mod failpoint;
+pub mod identity;
 pub mod liveness;
 pub mod operation;
 pub mod registry;

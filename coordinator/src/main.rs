@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
+use hostler_common::units::UnixMillis;
 use hostler_coordinator::config::Config;
+use hostler_coordinator::identity::keeper::Keeper;
 use hostler_coordinator::store::Store;
 use hostler_coordinator::{service_manager, wiring};
+use hostler_pki::Revocations;
 
 /// Keeps the state of a fleet of libvirt hypervisor hosts, answers gRPC clients and hands operations to agents.
 ///
@@ -62,9 +65,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     hostler_common::telemetry::start(config.log);
     hostler_common::failpoint::announce();
     if arguments.check {
-        let credentials = wiring::credentials(&config)?;
+        let (_keeper, own) = Keeper::start(&config.tls, config.enrolment.as_ref(), Revocations::none())?;
+        let own = own.now();
+        for warning in own.warnings(UnixMillis::now()) {
+            tracing::warn!("{warning}");
+        }
         tracing::info!(
-            identity = %credentials.identity(), valid_until = %credentials.not_after(), listen = %config.listen,
+            identity = %own.identity(), valid_until = %own.not_after(), enrols = config.enrolment.is_some(), listen = %config.listen,
             data_dir = %config.data_dir.display(), "the configuration is good"
         );
         return Ok(());

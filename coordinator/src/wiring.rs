@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hostler_common::id::OperationId;
-use hostler_pki::Credentials;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,8 @@ use crate::api::operations::Operations;
 use crate::api::serve::{self, Services};
 use crate::api::site::Site;
 use crate::config::Config;
+use crate::identity::enrolment::Enrolment;
+use crate::identity::{Identities, enrol_port, own};
 use crate::operation::engine::Engine;
 use crate::operation::forsaken;
 use crate::operation::retention::{self, Retention};
@@ -33,30 +34,13 @@ use crate::{dispatch, liveness};
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    enrol_address: Option<SocketAddr>,
     serving: JoinSet<anyhow::Result<()>>,
     background: JoinSet<()>,
     connections: TaskTracker,
     drain: Duration,
     shutdown: CancellationToken,
     vital: Vital,
-}
-
-/// The coordinator's own certificate.
-///
-/// # Errors
-/// When it cannot be used, or is not a coordinator's.
-pub fn credentials(config: &Config) -> anyhow::Result<Credentials> {
-    let credentials = Credentials::load(&config.tls)?;
-    anyhow::ensure!(
-        matches!(
-            credentials.identity().subject,
-            hostler_pki::Subject::Coordinator { .. }
-        ),
-        "{} names {}; a coordinator needs a certificate from `hostler-pki issue coordinator`",
-        config.tls.certificate.display(),
-        credentials.identity()
-    );
-    Ok(credentials)
 }
 
 /// A store that is taken for the newest.
@@ -91,8 +75,8 @@ pub struct Assembly {
     pub background: JoinSet<()>,
 }
 
-/// Loads the fleet from `store` and builds every part on it. Sessions are waited for in `connections`, and end with
-/// `shutdown`.
+/// Loads the fleet from `store` and builds every part on it, without certificates. Sessions are waited for in
+/// `connections`, and end with `shutdown`.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -102,8 +86,19 @@ pub async fn assemble(
     connections: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Assembly> {
+    let identities = Identities::without_certificates(&store);
+    assemble_with(config, store, identities, JoinSet::new(), connections, shutdown).await
+}
+
+async fn assemble_with(
+    config: &Config,
+    store: Store,
+    identities: Identities,
+    mut background: JoinSet<()>,
+    connections: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Assembly> {
     let operations = &config.operations;
-    let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), config.default_pool.clone(), &mut background).await?;
     let limits = Limits {
         max_attempts: operations.max_attempts,
@@ -116,6 +111,9 @@ pub async fn assemble(
     });
     let sessions = Sessions::default();
     let asks = Asks::new(sessions.clone());
+    if let Some((keeper, own)) = identities.keeping() {
+        own::spawn(keeper, own, sessions.clone(), &mut background)?;
+    }
     dispatch::spawn(registry.clone(), sessions.clone(), &mut background);
     let patience = liveness::Patience {
         unbegun: operations.host_patience,
@@ -147,13 +145,16 @@ pub async fn assemble(
             asks: asks.clone(),
             shutdown: shutdown.clone(),
         },
-        site: Site::default(),
+        site: Site {
+            identities: identities.clone(),
+        },
         sessions: SessionService::new(SessionContext {
             engine,
             store,
             registry: registry.clone(),
             sessions,
             asks,
+            identities,
             heartbeat: config.sessions.heartbeat,
             lease: operations.lease,
             shutdown: shutdown.clone(),
@@ -172,35 +173,62 @@ pub async fn assemble(
 /// # Errors
 /// When a certificate, the store or the address cannot be used.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let credentials = credentials(config)?;
-    let tls = hostler_pki::server_config(&credentials, hostler_pki::Revocations::none())?;
     let store = Store::open(&config.data_dir)?;
     let connections = TaskTracker::new();
+    let mut background = JoinSet::new();
+    let identities = Identities::start(config, &store, &mut background).await?;
     let Assembly {
         services,
         registry,
         background,
-    } = assemble(config, store.clone(), &connections, &shutdown).await?;
-    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}: is another coordinator running there?",
-            config.listen
-        )
-    })?;
+    } = assemble_with(
+        config,
+        store.clone(),
+        identities.clone(),
+        background,
+        &connections,
+        &shutdown,
+    )
+    .await?;
+    let tcp = listen(config.listen).await?;
     let address = tcp.local_addr()?;
-    let (accepted, accepting) = listener::spawn(tcp, tls, &connections, shutdown.clone());
+    let mut serving = JoinSet::new();
+    let mut enrol_address = None;
+    if let (Some((_, own)), Some(port)) = (identities.keeping(), identities.enrolment()) {
+        let tcp = listen(port.listen).await?;
+        enrol_address = Some(tcp.local_addr()?);
+        let enrolment = Enrolment::new(identities.clone(), port.advertise.clone());
+        serving.spawn(enrol_port::run(
+            tcp,
+            own,
+            enrolment,
+            connections.clone(),
+            shutdown.clone(),
+        ));
+    }
+    let (_, own) = identities.keeping().context("a coordinator has a certificate")?;
+    let port = listener::Port {
+        own,
+        revocations: identities.revocations.clone(),
+        connections: identities.connections.clone(),
+    };
+    let (accepted, accepting) = listener::spawn(tcp, port, &connections, shutdown.clone());
     let vital = Vital {
         accepting,
         registry: registry.clone(),
         store,
     };
-    let mut serving = JoinSet::new();
     serving.spawn(serve::run(services, accepted, shutdown.clone()));
     let hypervisors = registry.map_hypervisors(|_| ()).len();
     let pools = registry.map_pools(|_| ()).len();
     tracing::info!(%address, hypervisors, pools, unended_operations = registry.operations().len(), "serving");
+    match enrol_address {
+        Some(address) => tracing::info!(%address, "hosts enrol here"),
+        None => tracing::info!("no [enrolment]: no host enrols, and no certificate is renewed"),
+    }
     Ok(Running {
         address,
+        enrol_address,
         serving,
         background,
         connections,
@@ -210,10 +238,21 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     })
 }
 
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: is another coordinator running there?"))
+}
+
 impl Running {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where hosts enrol. None when they do not.
+    pub fn enrol_address(&self) -> Option<SocketAddr> {
+        self.enrol_address
     }
 
     /// Tells whether it serves, also while it runs.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_client::FleetServiceClient;
+use hostler_common::rpc::hostler::site::v1::site_service_client::SiteServiceClient;
 use hostler_common::rpc::operations::v1 as rpc;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
-use hostler_coordinator::config::{Config, OperationsConfig, SessionsConfig};
+use hostler_coordinator::config::{Config, EnrolmentConfig, OperationsConfig, SessionsConfig};
 use hostler_coordinator::wiring;
-use hostler_pki::ChannelOptions;
+use hostler_pki::ca::DEFAULT_LEAF_LIFETIME;
+use hostler_pki::{ChannelOptions, CoordinatorAddress, TlsFiles};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,8 @@ pub struct Fleet {
     pub ca: TestCa,
     /// Where it listens; the same after a restart.
     pub address: SocketAddr,
+    /// Where hosts enrol, unless the test has switched it off.
+    pub enrol_address: Option<SocketAddr>,
     config: Config,
     shutdown: CancellationToken,
     running: Option<JoinHandle<anyhow::Result<()>>>,
@@ -67,11 +71,18 @@ impl Fleet {
             },
             drain_timeout: Duration::from_secs(10),
             default_pool: None,
+            enrolment: Some(EnrolmentConfig {
+                listen: ([127, 0, 0, 1], 0).into(),
+                ca_dir: dir.path().join("pki"),
+                agent_life: DEFAULT_LEAF_LIFETIME,
+                advertise: Vec::new(),
+            }),
         };
         change(&mut config);
         let mut fleet = Self {
             ca,
             address: config.listen,
+            enrol_address: None,
             config,
             shutdown: CancellationToken::new(),
             running: None,
@@ -94,6 +105,10 @@ impl Fleet {
         .await;
         self.address = running.address();
         self.config.listen = self.address;
+        self.enrol_address = running.enrol_address();
+        if let (Some(enrolment), Some(address)) = (&mut self.config.enrolment, self.enrol_address) {
+            enrolment.listen = address;
+        }
         self.running = Some(tokio::spawn(running.run()));
     }
 
@@ -115,6 +130,25 @@ impl Fleet {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.begin().await;
+    }
+
+    /// `hostler.site.v1` with a role.
+    pub fn site(&self, role: &str) -> SiteServiceClient<Channel> {
+        SiteServiceClient::new(self.channel(&format!("client/{role}/test")))
+    }
+
+    /// Where hosts enrol.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn enrol_at(&self) -> CoordinatorAddress {
+        let address = self.enrol_address.expect("hosts enrol");
+        address.to_string().parse().expect("an address")
+    }
+
+    /// The coordinator's own files.
+    pub fn tls_files(&self) -> TlsFiles {
+        self.config.tls.clone()
     }
 
     /// Where the store lies.

@@ -3,7 +3,8 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, Join, Map, Ready, join, ready};
 use hostler_common::throttle::Throttle;
 use hostler_pki::Identity;
 use hostler_pki::identity::{Role, Subject};
@@ -149,6 +150,10 @@ impl<S> Layer<S> for AuthzLayer {
     }
 }
 
+/// A call, and its peer: the peer's connection counts as gone only when nobody works for it any more.
+pub type Held<F> =
+    Map<Join<F, Ready<Option<Peer>>>, fn((<F as Future>::Output, Option<Peer>)) -> <F as Future>::Output>;
+
 /// A service behind the table.
 #[derive(Debug, Clone)]
 pub struct Authz<S> {
@@ -161,13 +166,14 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, std::future::Ready<Result<Response<Body>, S::Error>>>;
+    type Future = Either<Held<S::Future>, Ready<Result<Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().cloned();
         let verdict = match request.extensions().get::<Peer>() {
             Some(peer) => authorise(request.uri().path(), &peer.identity).inspect_err(|status| {
                 if let Some(held_back) = REFUSALS.pass() {
@@ -178,8 +184,11 @@ where
             None => Err(Status::unauthenticated("no client certificate")),
         };
         match verdict {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(status) => Either::Right(std::future::ready(Ok(status.into_http()))),
+            Ok(()) => {
+                let called = join(self.inner.call(request), ready(peer));
+                Either::Left(called.map(|(answer, _peer)| answer))
+            }
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }
     }
 }

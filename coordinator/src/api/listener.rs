@@ -1,6 +1,6 @@
 //! The TCP listener and its TLS: every connection that leaves here has a verified identity. rustls refuses
 //! the others inside the handshake, before a byte of a request is read. A connection ends with the life of the
-//! certificate that opened it.
+//! certificate that opened it, or of the newer one that its agent was given, and at once when that is revoked.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,10 +22,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::transport::server::Connected;
+
+use crate::identity::connections::{Connections, Life};
+use crate::identity::own::Own;
+use crate::identity::revocation::RevocationList;
 
 /// Handshakes at once, at some 20 KiB each. Two cores do thousands a second, so that this many are only there
 /// when somebody opens connections and stays silent.
@@ -50,6 +54,8 @@ pub struct Peer {
     pub identity: Identity,
     /// Where it comes from.
     pub address: SocketAddr,
+    /// How long its connection may last.
+    pub life: Life,
 }
 
 impl Peer {
@@ -70,36 +76,41 @@ impl Peer {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    life: Life,
+    watchman: Watchman,
 }
 
-/// How long a certificate is valid yet. TLS asks once, in the handshake; a connection may outlive the answer.
+/// Looks whether a connection's certificate is over or revoked. TLS asks once, in the handshake; a connection may
+/// outlive the answer.
 #[derive(Debug)]
-struct Life {
-    over_at: UnixMillis,
+struct Watchman {
+    life: Life,
     next_look: Pin<Box<Sleep>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// How often the wall clock is looked at: timers do not follow when somebody sets it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-impl Life {
-    fn until(not_after: UnixMillis) -> Self {
-        // The last second is valid itself (RFC 5280, 4.1.2.5), so that a handshake in it is not for nothing.
-        let over_at = not_after.plus(Duration::from_secs(1));
-        let left = UnixMillis::now().until(over_at);
+impl Watchman {
+    fn over(life: Life) -> Self {
+        let left = UnixMillis::now().until(life.over_at());
         Self {
-            over_at,
             next_look: Box::pin(tokio::time::sleep(left.min(LOOK_EVERY))),
+            cut: Box::pin(life.cut().clone().cancelled_owned()),
+            life,
         }
     }
 
-    /// Ready once it is over; wakes the task then.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready, with the reason, once the connection may not go on; wakes the task then.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready("the peer's certificate was revoked");
+        }
         while self.next_look.as_mut().poll(cx).is_ready() {
-            let left = UnixMillis::now().until(self.over_at);
+            // It may have been extended since the last look.
+            let left = UnixMillis::now().until(self.life.over_at());
             if left.is_zero() {
-                return Poll::Ready(());
+                return Poll::Ready("the peer's certificate has expired");
             }
             self.next_look
                 .as_mut()
@@ -107,6 +118,17 @@ impl Life {
         }
         Poll::Pending
     }
+}
+
+/// What every handshake needs of the coordinator.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The newest certificate and CAs.
+    pub own: Own,
+    /// Who is revoked.
+    pub revocations: RevocationList,
+    /// Where connections are noted.
+    pub connections: Connections,
 }
 
 /// Why a connection did not come to be.
@@ -120,6 +142,8 @@ enum Rejected {
     Handshake(io::Error),
     #[error("the certificate has no valid identity")]
     Identity(#[source] IdentityError),
+    #[error("the certificate of {identity} was revoked at {at}")]
+    Revoked { identity: Box<Identity>, at: UnixMillis },
 }
 
 /// Asks the loop that accepts connections whether it turns.
@@ -139,18 +163,17 @@ impl Accepting {
 /// Accepts and shakes hands until `shutdown`; yields what passed, and a way to ask whether it still accepts.
 pub fn spawn(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    port: Port,
     tasks: &TaskTracker,
     shutdown: CancellationToken,
 ) -> (mpsc::Receiver<io::Result<Connection>>, Accepting) {
     let (ready, connections) = mpsc::channel(READY_BOUND);
     let (questions, asked) = mpsc::channel(QUESTIONS_BOUND);
-    let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(HANDSHAKES_AT_MOST));
     let accepting = accept(
         listener,
         asked,
-        acceptor,
+        port,
         places,
         ready,
         tasks.clone(),
@@ -163,7 +186,7 @@ pub fn spawn(
 async fn accept(
     listener: TcpListener,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
-    acceptor: TlsAcceptor,
+    port: Port,
     places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
     tasks: TaskTracker,
@@ -193,9 +216,9 @@ async fn accept(
             }
         };
         waits.reset();
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        let (port, ready) = (port.clone(), ready.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
-            match shake_hands(acceptor, tcp, address).await {
+            match shake_hands(port, tcp, address).await {
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(rejected) => {
                     if let Some(held_back) = REFUSALS.pass() {
@@ -208,36 +231,41 @@ async fn accept(
     }
 }
 
-async fn shake_hands(
-    acceptor: TlsAcceptor,
-    tcp: TcpStream,
-    address: SocketAddr,
-) -> Result<Connection, Rejected> {
+async fn shake_hands(port: Port, tcp: TcpStream, address: SocketAddr) -> Result<Connection, Rejected> {
     // Small messages are answered at once.
     tcp.set_nodelay(true).map_err(Rejected::Socket)?;
+    let acceptor = TlsAcceptor::from(port.own.now().tls());
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hostler_pki::accept(&acceptor, tcp))
         .await
         .map_err(|_| Rejected::Late)?
         .map_err(Rejected::Handshake)?;
     let certificate = hostler_pki::peer_certificate(stream.get_ref().1).map_err(Rejected::Identity)?;
-    let (identity, not_after) = (certificate.identity, certificate.not_after);
+    let life = port.connections.enter(&certificate);
+    // Whoever revoked it while the hands were shaken did not see this connection in the list.
+    let revocations = &port.revocations;
+    let identity = certificate.identity;
+    if let Some(at) = revocations.revoked(&identity.subject, certificate.not_before) {
+        let identity = Box::new(identity);
+        return Err(Rejected::Revoked { identity, at });
+    }
     Ok(Connection {
         stream,
-        peer: Peer { identity, address },
-        life: Life::until(not_after),
+        watchman: Watchman::over(life.clone()),
+        peer: Peer {
+            identity,
+            address,
+            life,
+        },
     })
 }
 
 impl Connection {
-    /// An error once the certificate has expired. Asked on every way in and out, since a peer that does not read
+    /// An error once the certificate has expired or was revoked. Asked on every way in and out, since a peer that does not read
     /// keeps HTTP/2 from reading as well.
     fn check_life(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.life.poll_over(cx) {
+        match self.watchman.poll_over(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(()) => Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the peer's certificate has expired",
-            )),
+            Poll::Ready(why) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)),
         }
     }
 }

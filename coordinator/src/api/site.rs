@@ -9,9 +9,15 @@ use hostler_common::rpc::hostler::site::v1::site_service_server::SiteService;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::{revocations, tokens};
+use crate::identity::Identities;
+
 /// Serves [`SiteService`].
-#[derive(Debug, Clone, Default)]
-pub struct Site {}
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Tokens, certificates, revocations.
+    pub identities: Identities,
+}
 
 type AuditLines = Pin<Box<dyn Stream<Item = Result<rpc::ListAuditResponse, Status>> + Send>>;
 
@@ -60,37 +66,37 @@ impl SiteService for Site {
 
     async fn create_token(
         &self,
-        _request: Request<rpc::CreateTokenRequest>,
+        request: Request<rpc::CreateTokenRequest>,
     ) -> Result<Response<rpc::CreateTokenResponse>, Status> {
-        not_yet()
+        tokens::create(&self.identities, request).await
     }
 
     async fn list_tokens(
         &self,
-        _request: Request<rpc::ListTokensRequest>,
+        request: Request<rpc::ListTokensRequest>,
     ) -> Result<Response<rpc::ListTokensResponse>, Status> {
-        not_yet()
+        tokens::list(&self.identities, request).await
     }
 
     async fn revoke_token(
         &self,
-        _request: Request<rpc::RevokeTokenRequest>,
+        request: Request<rpc::RevokeTokenRequest>,
     ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
-        not_yet()
+        tokens::revoke(&self.identities, request).await
     }
 
     async fn revoke_identity(
         &self,
-        _request: Request<rpc::RevokeIdentityRequest>,
+        request: Request<rpc::RevokeIdentityRequest>,
     ) -> Result<Response<rpc::RevokeIdentityResponse>, Status> {
-        not_yet()
+        revocations::revoke(&self.identities, request).await
     }
 
     async fn list_revocations(
         &self,
-        _request: Request<rpc::ListRevocationsRequest>,
+        request: Request<rpc::ListRevocationsRequest>,
     ) -> Result<Response<rpc::ListRevocationsResponse>, Status> {
-        not_yet()
+        revocations::list(&self.identities, request).await
     }
 
     async fn list_audit(

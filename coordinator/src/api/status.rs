@@ -9,6 +9,8 @@ use hostler_common::id::InvalidId;
 use hostler_common::operation::{InvalidHold, RequestError};
 use tonic::Status;
 
+use crate::identity::revocation::RevokeError;
+use crate::identity::tokens::TokensError;
 use crate::operation::engine::EngineError;
 use crate::operation::hold::HoldError;
 use crate::session::asks::AskError;
@@ -61,11 +63,43 @@ pub(super) fn of_engine(error: &EngineError) -> Status {
         EngineError::ForeignHost { .. } | EngineError::NotForAgents { .. } => {
             Status::permission_denied(message)
         }
-        EngineError::Record(RecordError::Store(_)) => {
+        EngineError::Record(error) => of_record(error),
+    }
+}
+
+/// What fits the error.
+pub(super) fn of_tokens(error: &TokensError) -> Status {
+    let message = Chain(error).to_string();
+    match error {
+        TokensError::TooMany => Status::resource_exhausted(message),
+        TokensError::NoSuchToken { .. } => Status::not_found(message),
+        TokensError::AlreadyUsed { .. } => Status::failed_precondition(message),
+        TokensError::Make(_) => Status::unavailable(message),
+        TokensError::Record(error) => of_record(error),
+    }
+}
+
+/// What fits the error.
+pub(super) fn of_revoke(error: &RevokeError) -> Status {
+    let message = Chain(error).to_string();
+    match error {
+        RevokeError::OneOwn { .. } | RevokeError::Coordinator { .. } => Status::failed_precondition(message),
+        RevokeError::TooMany => Status::resource_exhausted(message),
+        // It holds; what is left of it is for a person.
+        RevokeError::NotGone { .. } => Status::deadline_exceeded(message),
+        RevokeError::Record(error) => of_record(error),
+    }
+}
+
+/// UNAVAILABLE, or DATA_LOSS; the log has it too.
+pub(super) fn of_record(error: &RecordError) -> Status {
+    let message = Chain(error).to_string();
+    match error {
+        RecordError::Store(_) => {
             tracing::error!(error = message, "the store does not serve");
             Status::unavailable(message)
         }
-        EngineError::Record(RecordError::Unreadable { .. }) => {
+        RecordError::Unreadable { .. } => {
             tracing::error!(error = message, "the store holds what cannot be read");
             Status::data_loss(message)
         }

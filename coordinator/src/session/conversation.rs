@@ -6,8 +6,8 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hostler_common::id::{Fence, HostName, OperationId};
 use hostler_common::rpc::hostler::agent::v1::{
-    Finish, FinishAnswer, Heartbeat, HostReport, Measured, Outcome, Propose, ProposeAnswer, RenewAnswer,
-    ReportAnswer, SessionRequest, SessionResponse, session_request, session_response,
+    Finish, FinishAnswer, Heartbeat, HostReport, Measured, Outcome, Propose, ProposeAnswer, ReportAnswer,
+    SessionRequest, SessionResponse, session_request, session_response,
 };
 use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
@@ -20,6 +20,8 @@ use super::answers;
 use super::registry::SessionHandle;
 use super::service::SessionContext;
 use crate::failpoint::Point;
+use crate::identity::connections::Life;
+use crate::identity::renewal;
 use crate::operation::engine::EngineError;
 use crate::operation::sentences::{self, ending};
 use crate::operation::state::{End, Event, IllegalTransition, Proposal};
@@ -44,6 +46,7 @@ pub(super) struct Conversation {
     agent_version: String,
     handle: SessionHandle,
     heard: watch::Sender<u64>,
+    life: Life,
     /// Refusals that have been logged, so that a repeated report does not fill the log.
     logged_refusals: Vec<String>,
 }
@@ -78,6 +81,7 @@ impl Conversation {
         agent_version: String,
         handle: SessionHandle,
         heard: watch::Sender<u64>,
+        life: Life,
     ) -> Self {
         Self {
             context,
@@ -85,6 +89,7 @@ impl Conversation {
             agent_version,
             handle,
             heard,
+            life,
             logged_refusals: Vec::new(),
         }
     }
@@ -111,11 +116,13 @@ impl Conversation {
         let silence = every * SILENT_HEARTBEATS;
         let mut gone_at = Instant::now() + silence;
         let end = self.handle.end.clone();
+        let cut = self.life.cut().clone();
         loop {
             // Cancel-safe: each arm only waits; the message that an arm yields is handled after the select.
             // A message that waits comes before the deadline that its wait may have let pass.
             let message = tokio::select! {
                 biased;
+                () = cut.cancelled() => return "its certificate was revoked",
                 () = end.cancelled() => return "replaced by a newer session, or the coordinator ends",
                 _ = heartbeat.tick() => {
                     // A full channel means that the network is stuck; gone_at decides.
@@ -181,11 +188,7 @@ impl Conversation {
                 Ok(())
             }
             Some(Message::Renew(renew)) => {
-                let answer = RenewAnswer {
-                    request_id: renew.request_id,
-                    certificate_pem: String::new(),
-                    reason: "this coordinator issues no certificates".to_owned(),
-                };
+                let answer = renewal::renew(&self.context.identities, &self.host, &self.life, renew).await;
                 self.send(session_response::Message::RenewAnswer(answer)).await
             }
             Some(Message::Heartbeat(_)) | None => Ok(()),

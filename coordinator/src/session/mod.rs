@@ -5,3 +5,4 @@ pub mod asks;
 mod conversation;
 pub mod registry;
 pub mod service;
+pub mod version;

@@ -122,6 +122,11 @@ impl Sessions {
         }
     }
 
+    /// Every live session.
+    pub fn all(&self) -> Vec<SessionHandle> {
+        self.lock().live.values().cloned().collect()
+    }
+
     /// The host's live session.
     pub fn of(&self, host: &HostName) -> Option<SessionHandle> {
         self.lock().live.get(host).cloned()

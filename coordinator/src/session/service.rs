@@ -21,7 +21,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::asks::Asks;
 use super::conversation::Conversation;
 use super::registry::{Newcomer, Sessions};
+use super::version;
 use crate::api::listener::Peer;
+use crate::identity::Identities;
+use crate::identity::connections::Life;
 use crate::operation::engine::{Engine, EngineError};
 use crate::operation::sentences;
 use crate::registry::Registry;
@@ -61,6 +64,8 @@ pub struct SessionContext {
     pub heartbeat: Duration,
     /// The lock that agents propose.
     pub lease: Duration,
+    /// Certificates for agents, and the CAs that they trust.
+    pub identities: Identities,
     /// Ends every session.
     pub shutdown: CancellationToken,
     /// Waited for at the end of the process.
@@ -79,12 +84,13 @@ impl SessionService {
         Self { context }
     }
 
-    /// Serves the stream of an agent whose certificate names `host`, coming from `from`. Answers with what goes to
-    /// the agent, which ends with the session, and with the future that serves it.
+    /// Serves the stream of an agent whose certificate names `host`, coming from `from` on a connection with `life`.
+    /// Answers with what goes to the agent, which ends with the session, and with the future that serves it.
     pub fn open<S>(
         &self,
         host: HostName,
         from: String,
+        life: Life,
         inbound: S,
     ) -> (
         ReceiverStream<SessionResponse>,
@@ -95,7 +101,12 @@ impl SessionService {
     {
         let (outbound, responses) = mpsc::channel(OUTBOUND_BOUND);
         let context = self.context.clone();
-        let opening = Opening { context, host, from };
+        let opening = Opening {
+            context,
+            host,
+            from,
+            life,
+        };
         (ReceiverStream::new(responses), opening.serve(inbound, outbound))
     }
 }
@@ -115,7 +126,7 @@ impl AgentService for SessionService {
             // The role table has refused others already.
             return Err(Status::permission_denied("only agents open sessions"));
         };
-        let (responses, serving) = self.open(host, peer.address.to_string(), request.into_inner());
+        let (responses, serving) = self.open(host, peer.address.to_string(), peer.life, request.into_inner());
         self.context.tasks.spawn(serving);
         Ok(Response::new(Box::pin(responses.map(Ok))))
     }
@@ -126,6 +137,7 @@ struct Opening {
     context: SessionContext,
     host: HostName,
     from: String,
+    life: Life,
 }
 
 impl Opening {
@@ -134,10 +146,11 @@ impl Opening {
         S: Stream<Item = Result<SessionRequest, Status>> + Unpin,
     {
         let shutdown = self.context.shutdown.clone();
-        // Cancel-safe: at shutdown nothing of an unopened session is kept.
+        // Cancel-safe: at shutdown, or when the certificate is revoked, nothing of an unopened session is kept.
         let hello = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
+            () = self.life.cut().cancelled() => return,
             hello = tokio::time::timeout(HELLO_PATIENCE, inbound.next()) => hello,
         };
         let hello = match hello {
@@ -183,8 +196,10 @@ impl Opening {
                 lease_seconds: u32::try_from(context.lease.as_secs()).unwrap_or(u32::MAX),
                 ended_operation_ids: ended,
                 now_unix_ms: UnixMillis::now().0,
-                // It does not tell.
-                ca_pem: String::new(),
+                ca_pem: match context.identities.own() {
+                    Some(own) => own.ca_pem().to_owned(),
+                    None => String::new(),
+                },
             }));
             SessionResponse { message }
         };
@@ -194,7 +209,7 @@ impl Opening {
         };
         drop(outbound);
         let version = sentences::bounded(&hello.agent_version, VERSION_AT_MOST);
-        Conversation::new(self.context, self.host, version, handle, heard)
+        Conversation::new(self.context, self.host, version, handle, heard, self.life)
             .run(inbound)
             .await;
     }
@@ -207,6 +222,7 @@ impl Opening {
                 hostler_common::VERSION
             ));
         }
+        version::check(&hello.agent_version)?;
         if hello.host != self.host.as_str() {
             return Err(format!(
                 "the agent says it is host {:?}, its certificate says {:?}: an agent speaks for the host of its certificate",

@@ -13,6 +13,7 @@ use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1 as rpc;
 use hostler_common::rpc::operations::v1::operations_service_server::OperationsService as _;
 use hostler_coordinator::api::listener::Peer;
+use hostler_coordinator::identity::connections::Life;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
@@ -87,6 +88,7 @@ impl Client {
         request.extensions_mut().insert(Peer {
             identity: identity.parse().expect("an identity"),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            life: Life::unbounded(),
         });
         request
     }

@@ -11,6 +11,7 @@ use hostler_common::id::HostName;
 use hostler_common::rpc::hostler::agent::v1::{SessionRequest, SessionResponse};
 use hostler_coordinator::api::fleet::Fleet;
 use hostler_coordinator::api::operations::Operations;
+use hostler_coordinator::identity::connections::Life;
 use hostler_coordinator::session::service::SessionService;
 use hostler_coordinator::store::memory::{self, Act, Keys};
 use hostler_coordinator::wiring::{self, Assembly};
@@ -177,7 +178,7 @@ impl Coordinator {
     {
         let mut process = self.process();
         let process = process.as_mut()?;
-        let (responses, serving) = process.sessions.open(host, from, inbound);
+        let (responses, serving) = process.sessions.open(host, from, Life::unbounded(), inbound);
         process.tasks.spawn(serving);
         Some(responses)
     }

@@ -1,0 +1,231 @@
+//! Every live connection by the certificate that opened it: how long it may last, and how it is cut.
+//!
+//! It decides nothing about certificates. The invariant: a connection is in the list from before its first request is
+//! read until nothing of it is left, so that who was told that it is gone never hears of it again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hostler_common::units::UnixMillis;
+use hostler_pki::revocation::covers;
+use hostler_pki::{PeerCertificate, Subject};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Names one connection of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(u64);
+
+/// The list. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    live: Arc<Mutex<Live>>,
+    /// Counts those that have gone.
+    gone: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    newest: u64,
+    entries: BTreeMap<Number, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subject: Subject,
+    not_before: UnixMillis,
+    cut: CancellationToken,
+}
+
+/// How long a connection may last. Whoever works for the connection holds one; with the last of them it is gone.
+#[derive(Debug, Clone)]
+pub struct Life(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    number: Number,
+    not_before: UnixMillis,
+    /// The first moment at which its certificate is over, in milliseconds since the Unix epoch.
+    over_at: AtomicI64,
+    cut: CancellationToken,
+    list: Option<Connections>,
+}
+
+impl Life {
+    /// Of a stream that no connection carries.
+    pub fn unbounded() -> Self {
+        Self(Arc::new(Inner {
+            number: Number(0),
+            not_before: UnixMillis(i64::MAX),
+            over_at: AtomicI64::new(i64::MAX),
+            cut: CancellationToken::new(),
+            list: None,
+        }))
+    }
+
+    /// The first moment at which the certificate is over.
+    pub fn over_at(&self) -> UnixMillis {
+        UnixMillis(self.0.over_at.load(Ordering::Relaxed))
+    }
+
+    /// The first moment of the certificate that opened it.
+    pub fn not_before(&self) -> UnixMillis {
+        self.0.not_before
+    }
+
+    /// The peer has a newer certificate, whose last moment this is. Never makes it shorter.
+    pub fn extend(&self, not_after: UnixMillis) {
+        self.0
+            .over_at
+            .fetch_max(first_moment_after(not_after).0, Ordering::Relaxed);
+    }
+
+    /// Cancelled when the certificate was revoked.
+    pub fn cut(&self) -> &CancellationToken {
+        &self.0.cut
+    }
+}
+
+/// The last second is valid itself (RFC 5280, 4.1.2.5), so that a handshake in it is not for nothing.
+fn first_moment_after(not_after: UnixMillis) -> UnixMillis {
+    not_after.plus(Duration::from_secs(1))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(list) = &self.list {
+            list.lock().entries.remove(&self.number);
+            list.gone.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            live: Arc::default(),
+            gone: watch::channel(0).0,
+        }
+    }
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection whose handshake is done.
+    pub fn enter(&self, certificate: &PeerCertificate) -> Life {
+        let cut = CancellationToken::new();
+        let mut live = self.lock();
+        live.newest += 1;
+        let number = Number(live.newest);
+        live.entries.insert(
+            number,
+            Entry {
+                subject: certificate.identity.subject.clone(),
+                not_before: certificate.not_before,
+                cut: cut.clone(),
+            },
+        );
+        Life(Arc::new(Inner {
+            number,
+            not_before: certificate.not_before,
+            over_at: AtomicI64::new(first_moment_after(certificate.not_after).0),
+            cut,
+            list: Some(self.clone()),
+        }))
+    }
+
+    /// Cuts every connection of `subject` that a revocation at `at` covers, and names them.
+    pub fn cut(&self, subject: &Subject, at: UnixMillis) -> Vec<Number> {
+        let live = self.lock();
+        let covered = live
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.subject == *subject && covers(at, entry.not_before));
+        covered
+            .map(|(number, entry)| {
+                entry.cut.cancel();
+                *number
+            })
+            .collect()
+    }
+
+    /// Those of `subject` that a revocation at `at` covers.
+    pub fn covered(&self, subject: &Subject, at: UnixMillis) -> Vec<Number> {
+        let live = self.lock();
+        let covered = live
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.subject == *subject && covers(at, entry.not_before));
+        covered.map(|(number, _)| *number).collect()
+    }
+
+    /// Returns once nothing of these is left. Cancel-safe.
+    pub async fn gone(&self, numbers: &[Number]) {
+        let mut gone = self.gone.subscribe();
+        loop {
+            gone.mark_unchanged();
+            if !numbers
+                .iter()
+                .any(|number| self.lock().entries.contains_key(number))
+            {
+                return;
+            }
+            // The sender is a part of `self`.
+            if gone.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_pki::Fingerprint;
+
+    use super::*;
+
+    fn certificate(path: &str, not_before: i64) -> PeerCertificate {
+        PeerCertificate {
+            identity: format!("spiffe://fleet.test/{path}").parse().unwrap(),
+            not_before: UnixMillis(not_before),
+            not_after: UnixMillis(not_before + 10_000),
+            fingerprint: Fingerprint::from_bytes([0; 32]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revocation_cuts_what_it_covers_and_waits_for_the_last_who_works_for_it() {
+        let connections = Connections::default();
+        let old = connections.enter(&certificate("agent/a", 1000));
+        let new = connections.enter(&certificate("agent/a", 3000));
+        let other = connections.enter(&certificate("agent/b", 1000));
+        let subject = certificate("agent/a", 0).identity.subject;
+        let cut = connections.cut(&subject, UnixMillis(2000));
+        assert_eq!(cut.len(), 1);
+        let cancelled = [&old, &new, &other].map(|life| life.cut().is_cancelled());
+        assert_eq!(cancelled, [true, false, false]);
+        let worker = old.clone();
+        drop(old);
+        let waiting = connections.clone();
+        let mut gone = tokio::spawn(async move { waiting.gone(&cut).await });
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut gone).await;
+        assert!(early.is_err(), "somebody works for it yet");
+        drop(worker);
+        gone.await.unwrap();
+        assert!(connections.covered(&subject, UnixMillis(2000)).is_empty());
+    }
+
+    #[test]
+    fn a_life_grows_with_a_newer_certificate_and_never_shrinks() {
+        let life = Connections::default().enter(&certificate("agent/a", 0));
+        assert_eq!(life.over_at(), UnixMillis(11_000));
+        life.extend(UnixMillis(20_000));
+        life.extend(UnixMillis(15_000));
+        assert_eq!(life.over_at(), UnixMillis(21_000));
+    }
+}

@@ -1,0 +1,313 @@
+//! The one thread that reads certificates and keys: it follows the coordinator's own files, and signs for agents.
+//!
+//! The CA's key is read for each signature and wiped after it: a rotation needs no restart, and a memory dump of an idle
+//! coordinator holds no key that signs. The invariant: nothing is signed that this coordinator itself would refuse.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_common::error::Chain;
+use hostler_common::units::UnixMillis;
+use hostler_pki::ca::{Authority, AuthorityError, BeyondCa, IssueOptions, Signed};
+use hostler_pki::{
+    Credentials, CredentialsError, Fingerprint, Identity, Reloaded, Revocations, Subject, TlsConfigError,
+    TlsFiles, TrustDomain,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::own::{Own, OwnState};
+use crate::config::EnrolmentConfig;
+
+/// Signatures that wait, each some 9 KiB at most; one takes less than a millisecond. Who finds it full waits.
+const JOBS_BOUND: usize = 64;
+
+/// Why there is no certificate.
+#[derive(Debug, Error)]
+pub enum SignError {
+    /// It is not configured.
+    #[error(
+        "this coordinator issues no certificates: [enrolment] with ca_dir is missing in its configuration"
+    )]
+    NotConfigured,
+    /// What is asked for, or the CA.
+    #[error("no certificate was signed")]
+    Authority(#[source] AuthorityError),
+    /// Its certificates would be refused at this very port.
+    #[error(
+        "the CA in {} signs with {root}, which this coordinator does not trust; put the ca.crt there into {} too",
+        dir.display(),
+        trusted.display()
+    )]
+    NotTrusted {
+        /// The CA's directory.
+        dir: PathBuf,
+        /// The root that signs.
+        root: Fingerprint,
+        /// What this coordinator trusts.
+        trusted: PathBuf,
+    },
+    /// The thread is gone.
+    #[error("the coordinator is ending")]
+    Closed,
+}
+
+impl SignError {
+    /// Whether another request would be signed.
+    pub fn is_the_callers(&self) -> bool {
+        matches!(self, Self::Authority(AuthorityError::Request { .. }))
+    }
+}
+
+/// Why the coordinator does not start.
+#[derive(Debug, Error)]
+pub enum KeeperError {
+    /// Its certificate cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// It is somebody else's.
+    #[error("{} names {identity}; a coordinator needs a certificate from `hostler-pki issue coordinator`", path.display())]
+    NotACoordinator {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whom it names.
+        identity: Box<Identity>,
+    },
+    /// Another fleet's.
+    #[error("{} is now of the trust domain {found}, and this coordinator serves {expected}; put the right files back", path.display())]
+    OtherTrustDomain {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Its trust domain.
+        found: TrustDomain,
+        /// Ours.
+        expected: TrustDomain,
+    },
+    /// TLS does not take it.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+    /// The CA cannot sign.
+    #[error(
+        "the CA of [enrolment] cannot be used; its user must own ca.key with mode 0600, or leave [enrolment] out"
+    )]
+    Ca(#[source] SignError),
+    /// The system gives no thread.
+    #[error("cannot start the thread that keeps the certificates")]
+    Thread(#[source] std::io::Error),
+}
+
+enum Job {
+    /// Look whether the files have changed.
+    Look,
+    Sign {
+        csr_der: Vec<u8>,
+        identity: Identity,
+        after: Option<UnixMillis>,
+        answer: oneshot::Sender<Result<Signed, SignError>>,
+    },
+}
+
+/// Commands the thread. It ends with the last of these.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What signs, of the configuration.
+#[derive(Debug, Clone)]
+struct Ca {
+    dir: PathBuf,
+    life: Duration,
+}
+
+struct Thread {
+    reloaded: Reloaded,
+    ca: Option<Ca>,
+    revocations: Revocations,
+    own: watch::Sender<Arc<OwnState>>,
+}
+
+impl Keeper {
+    /// Loads the files, checks that the CA can sign if there is to be one, and begins to follow both.
+    ///
+    /// # Errors
+    /// When something of it cannot be used.
+    pub fn start(
+        files: &TlsFiles,
+        enrolment: Option<&EnrolmentConfig>,
+        revocations: Revocations,
+    ) -> Result<(Self, Own), KeeperError> {
+        let reloaded = Reloaded::load(files.clone())?;
+        check_subject(reloaded.current(), files)?;
+        let state = OwnState::of(reloaded.current(), &revocations)?;
+        let ca = enrolment.map(|enrolment| Ca {
+            dir: enrolment.ca_dir.clone(),
+            life: enrolment.agent_life,
+        });
+        if let Some(ca) = &ca {
+            open(ca, &state, files).map_err(KeeperError::Ca)?;
+        }
+        let (own, followed) = watch::channel(Arc::new(state));
+        let (jobs, queue) = mpsc::channel(JOBS_BOUND);
+        let thread = Thread {
+            reloaded,
+            ca,
+            revocations,
+            own,
+        };
+        std::thread::Builder::new()
+            .name("certificates".to_owned())
+            .spawn(move || thread.run(queue))
+            .map_err(KeeperError::Thread)?;
+        Ok((Self { jobs }, Own::new(followed)))
+    }
+
+    /// Looks at the coordinator's own files soon.
+    pub fn look(&self) {
+        // A full queue means that it is asked again later.
+        let _ = self.jobs.try_send(Job::Look);
+    }
+
+    /// A certificate for the key of a request (PKCS #10, DER), naming `identity` and beginning later than `after`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn sign(
+        &self,
+        csr_der: Vec<u8>,
+        identity: Identity,
+        after: Option<UnixMillis>,
+    ) -> Result<Signed, SignError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Sign {
+            csr_der,
+            identity,
+            after,
+            answer,
+        };
+        self.jobs.send(job).await.map_err(|_| SignError::Closed)?;
+        answered.await.map_err(|_| SignError::Closed)?
+    }
+}
+
+impl Thread {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.blocking_recv() {
+            match job {
+                Job::Look => self.look(),
+                Job::Sign {
+                    csr_der,
+                    identity,
+                    after,
+                    answer,
+                } => {
+                    let signed = self.sign(&csr_der, &identity, after);
+                    // Who hung up asks again.
+                    let _ = answer.send(signed);
+                }
+            }
+        }
+    }
+
+    fn sign(
+        &self,
+        csr_der: &[u8],
+        identity: &Identity,
+        after: Option<UnixMillis>,
+    ) -> Result<Signed, SignError> {
+        let ca = self.ca.as_ref().ok_or(SignError::NotConfigured)?;
+        let authority = open(ca, &self.own.borrow(), self.reloaded.files())?;
+        let options = IssueOptions {
+            lifetime: ca.life,
+            after,
+            beyond_ca: BeyondCa::Shorten,
+            ..IssueOptions::default()
+        };
+        authority
+            .sign_request(csr_der, identity, &options)
+            .map_err(SignError::Authority)
+    }
+
+    fn look(&mut self) {
+        let files = self.reloaded.files().clone();
+        let expected = self.own.borrow().identity().trust_domain.clone();
+        let taken = match self.reloaded.poll() {
+            Ok(None) => return,
+            Ok(Some(credentials)) => take(credentials, &files, &expected, &self.revocations),
+            Err(error) => Err(error.into()),
+        };
+        match taken {
+            Ok(state) => {
+                tracing::info!(
+                    identity = %state.identity(), valid_until = %state.not_after(), cas = state.cas().len(),
+                    "the coordinator's certificates were read again"
+                );
+                self.own.send_replace(Arc::new(state));
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the new certificates are not taken; those from before stay");
+            }
+        }
+    }
+}
+
+fn take(
+    credentials: &Credentials,
+    files: &TlsFiles,
+    expected: &TrustDomain,
+    revocations: &Revocations,
+) -> Result<OwnState, KeeperError> {
+    check_subject(credentials, files)?;
+    let found = &credentials.identity().trust_domain;
+    if found != expected {
+        return Err(KeeperError::OtherTrustDomain {
+            path: files.certificate.clone(),
+            found: found.clone(),
+            expected: expected.clone(),
+        });
+    }
+    Ok(OwnState::of(credentials, revocations)?)
+}
+
+fn check_subject(credentials: &Credentials, files: &TlsFiles) -> Result<(), KeeperError> {
+    match credentials.identity().subject {
+        Subject::Coordinator { .. } => Ok(()),
+        _ => Err(KeeperError::NotACoordinator {
+            path: files.certificate.clone(),
+            identity: Box::new(credentials.identity().clone()),
+        }),
+    }
+}
+
+/// Opens the CA, if its certificates are good here.
+fn open(ca: &Ca, own: &OwnState, files: &TlsFiles) -> Result<Authority, SignError> {
+    let authority = Authority::open(&ca.dir).map_err(SignError::Authority)?;
+    match signing_root(&ca.dir) {
+        Some(root) if own.trusts(root) => Ok(authority),
+        Some(root) => Err(SignError::NotTrusted {
+            dir: ca.dir.clone(),
+            root,
+            trusted: files.ca.clone(),
+        }),
+        None => Err(SignError::Closed),
+    }
+}
+
+/// The first certificate of `ca.crt`.
+fn signing_root(dir: &Path) -> Option<Fingerprint> {
+    let first = hostler_pki::files::read_certificates(&dir.join("ca.crt"))
+        .ok()?
+        .into_iter()
+        .next()?;
+    Some(Fingerprint::of(&first))
+}
+
+/// Each certificate of a bundle.
+pub(super) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .filter_map(Result::ok)
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! Who belongs to the fleet, and for how long: tokens, certificates for agents, revocations, and the coordinator's own
+//! certificate.
+//!
+//! It never decides what somebody may do (`api/authz` does). The invariants: what is revoked is refused and cut off before
+//! whoever revoked it is answered; a private key of an agent is never seen here; a token serves one key.
+
+pub mod connections;
+pub mod enrol_port;
+pub mod enrolment;
+pub mod guessing;
+pub mod keeper;
+pub mod own;
+pub mod renewal;
+pub mod revocation;
+pub mod tokens;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use hostler_common::id::HostName;
+use hostler_common::units::UnixMillis;
+use hostler_pki::ca::Signed;
+use hostler_pki::{CoordinatorAddress, Identity, Subject};
+use tokio::task::JoinSet;
+
+use self::connections::Connections;
+use self::guessing::Buckets;
+use self::keeper::{Keeper, KeeperError, SignError};
+use self::own::{Own, OwnState};
+use self::revocation::RevocationList;
+use self::tokens::Tokens;
+use crate::config::Config;
+use crate::store::Store;
+use crate::store::json::RecordError;
+
+/// Every part of it. Cheap to clone.
+#[derive(Clone)]
+pub struct Identities(Arc<Parts>);
+
+/// The parts.
+pub struct Parts {
+    /// Live connections.
+    pub connections: Connections,
+    /// Who is revoked.
+    pub revocations: RevocationList,
+    /// Tokens.
+    pub tokens: Tokens,
+    /// How often hosts ask for certificates.
+    renewals: Buckets<HostName>,
+    certificates: Option<Certificates>,
+}
+
+/// The files, and where to enrol.
+struct Certificates {
+    keeper: Keeper,
+    own: Own,
+    enrolment: Option<EnrolmentPort>,
+}
+
+/// Where hosts enrol.
+#[derive(Debug, Clone)]
+pub struct EnrolmentPort {
+    /// Where it is to listen.
+    pub listen: SocketAddr,
+    /// Where hosts reach this coordinator.
+    pub advertise: Vec<CoordinatorAddress>,
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identities").finish_non_exhaustive()
+    }
+}
+
+impl Deref for Identities {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificates.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The store.
+    #[error("cannot load who is revoked")]
+    Revocations(#[from] RecordError),
+}
+
+impl Identities {
+    /// Loads certificates and revocations; what follows the store runs in `tasks`.
+    ///
+    /// # Errors
+    /// When something of it cannot be used: then nothing may be served.
+    pub async fn start(config: &Config, store: &Store, tasks: &mut JoinSet<()>) -> Result<Self, StartError> {
+        let connections = Connections::default();
+        let revocations = RevocationList::load(store.clone(), connections.clone(), tasks).await?;
+        let enrolment = config.enrolment.as_ref();
+        let (keeper, own) = Keeper::start(&config.tls, enrolment, revocations.asked())?;
+        let certificates = Certificates {
+            keeper,
+            own,
+            enrolment: enrolment.map(|enrolment| EnrolmentPort {
+                listen: enrolment.listen,
+                advertise: enrolment.advertise.clone(),
+            }),
+        };
+        Ok(Self::of(store, connections, revocations, Some(certificates)))
+    }
+
+    /// Without certificates, for a coordinator that is simulated without connections.
+    pub fn without_certificates(store: &Store) -> Self {
+        let connections = Connections::default();
+        let revocations = RevocationList::empty(store.clone(), connections.clone());
+        Self::of(store, connections, revocations, None)
+    }
+
+    fn of(
+        store: &Store,
+        connections: Connections,
+        revocations: RevocationList,
+        certificates: Option<Certificates>,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            connections,
+            revocations,
+            tokens: Tokens::new(store.clone()),
+            renewals: Buckets::new(renewal::PER_HOST, renewal::HOSTS_AT_MOST),
+            certificates,
+        }))
+    }
+}
+
+impl Parts {
+    /// The coordinator's own certificate and the CAs, as they are now. None in a simulation.
+    pub fn own(&self) -> Option<Arc<OwnState>> {
+        Some(self.certificates.as_ref()?.own.now())
+    }
+
+    /// Follows the coordinator's files.
+    pub(crate) fn keeping(&self) -> Option<(Keeper, Own)> {
+        let certificates = self.certificates.as_ref()?;
+        Some((certificates.keeper.clone(), certificates.own.clone()))
+    }
+
+    /// Where hosts enrol. None when they do not.
+    pub fn enrolment(&self) -> Option<&EnrolmentPort> {
+        self.certificates.as_ref()?.enrolment.as_ref()
+    }
+
+    /// A certificate for the key of a request (PKCS #10, DER), naming `subject`. It is valid when this returns.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn sign(&self, csr_der: Vec<u8>, subject: Subject) -> Result<Signed, SignError> {
+        let certificates = self.certificates.as_ref().ok_or(SignError::NotConfigured)?;
+        let after = self.revocations.last(&subject);
+        let identity = Identity {
+            trust_domain: certificates.own.now().identity().trust_domain.clone(),
+            subject,
+        };
+        let signed = certificates.keeper.sign(csr_der, identity, after).await?;
+        // One that follows a revocation begins with the next second.
+        tokio::time::sleep(UnixMillis::now().until(signed.not_before)).await;
+        Ok(signed)
+    }
+}

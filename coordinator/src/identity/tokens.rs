@@ -1,0 +1,478 @@
+//! The tokens with which hosts enrol, stored under `/tokens/<id>`: who may use which, until when, and what became of it.
+//!
+//! It signs nothing. The invariants: of a secret only its hash is stored; a token serves one key, whoever asks at the same
+//! time; and what is refused writes nothing.
+
+use data_encoding::HEXLOWER;
+use std::time::Duration;
+
+use hostler_common::id::HostName;
+use hostler_common::units::UnixMillis;
+use hostler_pki::{EnrolToken, Fingerprint, SecretHash, TokenError, TokenId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::store::json::{self, RecordError};
+use crate::store::{Committed, Compare, Entry, Order, Range, Revision, Store, Transaction, Write};
+
+/// Where tokens lie in the store.
+pub const PREFIX: &str = "/tokens/";
+
+/// Tokens that may be used at a time. A site enrols its hosts in portions of this.
+pub const OPEN_AT_MOST: usize = 10_000;
+
+/// Tokens that are over and kept for people, the newest.
+const OVER_AT_MOST: usize = 1000;
+
+/// How long they are kept.
+const OVER_AGE: Duration = Duration::from_secs(90 * 86_400);
+
+/// How far the clock may go back behind the making of a token before it is taken for wrong.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
+/// What is stored of a token. Later versions read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Its id, 16 hexadecimal digits.
+    pub id: String,
+    /// The host that it is for.
+    pub host: HostName,
+    /// The hash of its secret, hexadecimal.
+    pub secret_hash: String,
+    /// The URI of who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: UnixMillis,
+    /// Until when it may be used.
+    pub expires_at: UnixMillis,
+    /// What ended it.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+}
+
+/// What ended a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "how")]
+pub enum Ended {
+    /// A host enrolled with it.
+    Used {
+        /// When.
+        at: UnixMillis,
+        /// From which address.
+        from: String,
+        /// The digest of the host's public key, hexadecimal.
+        key: String,
+    },
+    /// Somebody revoked it.
+    Revoked {
+        /// When.
+        at: UnixMillis,
+        /// The URI of who did it.
+        by: String,
+    },
+}
+
+/// Where a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be used.
+    Open,
+    /// A host has enrolled with it.
+    Used,
+    /// Its time is over.
+    Expired,
+    /// Somebody has revoked it.
+    Revoked,
+}
+
+/// Why a token is not taken. Each says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not a token.
+    #[error(transparent)]
+    Form(TokenError),
+    /// Nothing is kept of it.
+    #[error(
+        "token {id} is not known here: it is of another fleet, or of long ago; make one here with hostler tokens create --host {host}"
+    )]
+    Unknown {
+        /// Its id.
+        id: TokenId,
+        /// The host in it.
+        host: HostName,
+    },
+    /// Not the one that was made.
+    #[error("token {id} was altered: {what} is not what was made; copy it again, in one piece")]
+    Altered {
+        /// Its id.
+        id: TokenId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Another CA.
+    #[error(
+        "token {id} names the CA {ca}, which this coordinator does not trust; make another with hostler tokens create --host {host}"
+    )]
+    OtherCa {
+        /// Its id.
+        id: TokenId,
+        /// The CA in it.
+        ca: Fingerprint,
+        /// The host in it.
+        host: HostName,
+    },
+    /// It works once.
+    #[error(
+        "token {id} was used at {at} from {from}, and works once. If that was not this host, revoke it with hostler agents revoke {host}; make another with hostler tokens create --host {host}"
+    )]
+    Used {
+        /// Its id.
+        id: TokenId,
+        /// When.
+        at: UnixMillis,
+        /// From which address.
+        from: String,
+        /// The host.
+        host: HostName,
+    },
+    /// Too late.
+    #[error("token {id} expired at {at}; make another with hostler tokens create --host {host}")]
+    Expired {
+        /// Its id.
+        id: TokenId,
+        /// When.
+        at: UnixMillis,
+        /// The host.
+        host: HostName,
+    },
+    /// Taken back.
+    #[error("token {id} was revoked at {at} by {by}; make another with hostler tokens create --host {host}")]
+    Revoked {
+        /// Its id.
+        id: TokenId,
+        /// When.
+        at: UnixMillis,
+        /// By whom.
+        by: String,
+        /// The host.
+        host: HostName,
+    },
+    /// Nobody can tell whether it has expired.
+    #[error(
+        "token {id} was made at {created_at}, and the coordinator's clock says {now}: it went back. Set the coordinator's clock, then try again"
+    )]
+    ClockWentBack {
+        /// Its id.
+        id: TokenId,
+        /// When it was made.
+        created_at: UnixMillis,
+        /// What the clock says.
+        now: UnixMillis,
+    },
+}
+
+/// Why nothing was done about a token.
+#[derive(Debug, Error)]
+pub enum TokensError {
+    /// Too many are open.
+    #[error(
+        "{OPEN_AT_MOST} tokens are open; use them, or revoke some with hostler tokens revoke, or wait until they expire"
+    )]
+    TooMany,
+    /// No such.
+    #[error("there is no token {id}; hostler tokens list shows those that are kept")]
+    NoSuchToken {
+        /// Its id.
+        id: TokenId,
+    },
+    /// It is of no use already.
+    #[error("token {id} was used at {at}; revoke the host's certificate with hostler agents revoke {host}")]
+    AlreadyUsed {
+        /// Its id.
+        id: TokenId,
+        /// When.
+        at: UnixMillis,
+        /// The host.
+        host: HostName,
+    },
+    /// No random numbers.
+    #[error(transparent)]
+    Make(TokenError),
+    /// The store failed.
+    #[error(transparent)]
+    Record(RecordError),
+}
+
+impl<E: Into<RecordError>> From<E> for TokensError {
+    fn from(error: E) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+impl TokenRecord {
+    fn key_of(id: TokenId) -> String {
+        format!("{PREFIX}{id}")
+    }
+
+    /// Where it stands.
+    pub fn standing(&self, now: UnixMillis) -> Standing {
+        match &self.ended {
+            Some(Ended::Used { .. }) => Standing::Used,
+            Some(Ended::Revoked { .. }) => Standing::Revoked,
+            None if self.expires_at <= now => Standing::Expired,
+            None => Standing::Open,
+        }
+    }
+
+    /// When it stopped being of use.
+    fn over_at(&self) -> UnixMillis {
+        match &self.ended {
+            Some(Ended::Used { at, .. } | Ended::Revoked { at, .. }) => *at,
+            None => self.expires_at,
+        }
+    }
+
+    fn hash(&self) -> Option<SecretHash> {
+        let bytes = HEXLOWER.decode(self.secret_hash.as_bytes()).ok()?;
+        Some(SecretHash::from_bytes(bytes.try_into().ok()?))
+    }
+
+    /// Whether `token` is this one, and may be used now by whoever has the key of digest `key`.
+    ///
+    /// # Errors
+    /// Why not. Where it stands is told only to who has the secret.
+    pub fn admit(&self, token: &EnrolToken, key: &str, now: UnixMillis) -> Result<(), Refusal> {
+        let (id, host) = (token.id(), self.host.clone());
+        if self.hash() != Some(token.secret_hash()) {
+            return Err(Refusal::Altered {
+                id,
+                what: "its secret",
+            });
+        }
+        if *token.host() != self.host {
+            return Err(Refusal::Altered { id, what: "its host" });
+        }
+        match &self.ended {
+            Some(Ended::Revoked { at, by }) => {
+                let (at, by) = (*at, by.clone());
+                return Err(Refusal::Revoked { id, at, by, host });
+            }
+            Some(Ended::Used { at, from, key: used }) if used != key => {
+                let (at, from) = (*at, from.clone());
+                return Err(Refusal::Used { id, at, from, host });
+            }
+            // The same key again: the answer was lost.
+            Some(Ended::Used { .. }) | None => {}
+        }
+        if now.plus(CLOCK_SLACK) < self.created_at {
+            let created_at = self.created_at;
+            return Err(Refusal::ClockWentBack { id, created_at, now });
+        }
+        if self.expires_at <= now {
+            let at = self.expires_at;
+            return Err(Refusal::Expired { id, at, host });
+        }
+        Ok(())
+    }
+}
+
+/// A stored token, as it was read.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// It.
+    pub record: TokenRecord,
+    modified: Revision,
+}
+
+/// Every token. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    store: Store,
+}
+
+impl Tokens {
+    /// In `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Makes a token for `host` that pins `ca`, and forgets those that are over for long.
+    ///
+    /// # Errors
+    /// When too many are open, or it cannot be stored.
+    pub async fn create(
+        &self,
+        host: HostName,
+        ca: Fingerprint,
+        by: &str,
+        life: Duration,
+    ) -> Result<(EnrolToken, TokenRecord), TokensError> {
+        let now = UnixMillis::now();
+        let entries = self.entries().await?;
+        let forgotten = over(&entries, now)?;
+        if entries.len() - forgotten.kept_over - forgotten.keys.len() >= OPEN_AT_MOST {
+            return Err(TokensError::TooMany);
+        }
+        let token = EnrolToken::new(host.clone(), ca).map_err(TokensError::Make)?;
+        let record = TokenRecord {
+            id: token.id().to_string(),
+            host,
+            secret_hash: HEXLOWER.encode(token.secret_hash().as_bytes()),
+            created_by: by.to_owned(),
+            created_at: now,
+            expires_at: now.plus(life),
+            ended: None,
+        };
+        let key = TokenRecord::key_of(token.id());
+        let mut writes = vec![json::put(key.clone(), &record)];
+        writes.extend(forgotten.keys.into_iter().map(|key| Write::Delete { key }));
+        let absent = Compare {
+            key,
+            modified: Revision(0),
+        };
+        let transaction = Transaction {
+            compares: vec![absent],
+            writes,
+        };
+        match self.store.commit(transaction).await? {
+            Committed::At(_) => Ok((token, record)),
+            // Two of 2^64 ids are the same: the system's random numbers are none.
+            Committed::Conflict => Err(TokensError::Make(TokenError::Random)),
+        }
+    }
+
+    async fn entries(&self) -> Result<Vec<Entry>, RecordError> {
+        let range = Range {
+            prefix: PREFIX.to_owned(),
+            beyond: None,
+            at_most: usize::MAX,
+            order: Order::Ascending,
+        };
+        Ok(self.store.list(range).await?.0)
+    }
+
+    /// Every token that is kept, the newest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn all(&self) -> Result<Vec<TokenRecord>, TokensError> {
+        let entries = self.entries().await?;
+        let mut all = entries
+            .iter()
+            .map(json::read)
+            .collect::<Result<Vec<TokenRecord>, _>>()?;
+        all.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        Ok(all)
+    }
+
+    /// What is kept of a token.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn get(&self, id: TokenId) -> Result<Option<Held>, TokensError> {
+        let Some(entry) = self.store.get(&TokenRecord::key_of(id)).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Held {
+            record: json::read(&entry)?,
+            modified: entry.modified,
+        }))
+    }
+
+    /// Notes that the host with the key of digest `key` has enrolled from `from`. False when the token has changed since
+    /// it was read: read again and decide again.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn use_up(
+        &self,
+        held: &Held,
+        from: String,
+        key: String,
+        now: UnixMillis,
+    ) -> Result<bool, TokensError> {
+        if held.record.ended.is_some() {
+            // The same key again; it was noted the first time. It must not have been revoked meanwhile.
+            return Ok(true);
+        }
+        let ended = Ended::Used { at: now, from, key };
+        Ok(self.end(held, ended).await?.is_some())
+    }
+
+    /// Makes a token useless. One that was revoked already stays as it is.
+    ///
+    /// # Errors
+    /// When there is none, it was used, or it cannot be stored.
+    pub async fn revoke(&self, id: TokenId, by: &str) -> Result<TokenRecord, TokensError> {
+        loop {
+            let held = self.get(id).await?.ok_or(TokensError::NoSuchToken { id })?;
+            match &held.record.ended {
+                Some(Ended::Revoked { .. }) => return Ok(held.record),
+                Some(Ended::Used { at, .. }) => {
+                    let (at, host) = (*at, held.record.host.clone());
+                    return Err(TokensError::AlreadyUsed { id, at, host });
+                }
+                None => {}
+            }
+            let ended = Ended::Revoked {
+                at: UnixMillis::now(),
+                by: by.to_owned(),
+            };
+            if let Some(record) = self.end(&held, ended).await? {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// None when it has changed since it was read.
+    async fn end(&self, held: &Held, ended: Ended) -> Result<Option<TokenRecord>, TokensError> {
+        let record = TokenRecord {
+            ended: Some(ended),
+            ..held.record.clone()
+        };
+        let key = format!("{PREFIX}{}", record.id);
+        let transaction = Transaction {
+            compares: vec![Compare {
+                key: key.clone(),
+                modified: held.modified,
+            }],
+            writes: vec![json::put(key, &record)],
+        };
+        Ok(match self.store.commit(transaction).await? {
+            Committed::At(_) => Some(record),
+            Committed::Conflict => None,
+        })
+    }
+}
+
+/// Tokens that are over.
+struct Over {
+    /// Those that nobody needs any more.
+    keys: Vec<String>,
+    /// How many are over and kept.
+    kept_over: usize,
+}
+
+fn over(entries: &[Entry], now: UnixMillis) -> Result<Over, RecordError> {
+    let mut over = Vec::new();
+    for entry in entries {
+        let record: TokenRecord = json::read(entry)?;
+        if record.standing(now) != Standing::Open {
+            over.push((record.over_at(), entry.key.clone()));
+        }
+    }
+    over.sort_unstable();
+    let superfluous = over.len().saturating_sub(OVER_AT_MOST);
+    let is_old = |at: &UnixMillis| at.plus(OVER_AGE) < now;
+    let count = over.len();
+    let keys: Vec<_> = over
+        .into_iter()
+        .enumerate()
+        .filter(|(place, (at, _))| *place < superfluous || is_old(at))
+        .map(|(_, (_, key))| key)
+        .collect();
+    Ok(Over {
+        kept_over: count - keys.len(),
+        keys,
+    })
+}
