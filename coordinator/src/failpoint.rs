@@ -80,7 +80,7 @@ pub(crate) fn around(event: &Event) -> (Point, Point) {
         Event::Finished { .. } => (Point::EndBefore, Point::EndAfter),
         Event::LeaseExpired(_) => (Point::ExpiryBefore, Point::ExpiryAfter),
         Event::LeaseRan { .. } => (Point::RanBefore, Point::RanAfter),
-        Event::HostAbsent => (Point::AbsenceBefore, Point::AbsenceAfter),
+        Event::HostAbsent | Event::HostLost => (Point::AbsenceBefore, Point::AbsenceAfter),
         // Both end what nobody has begun, in one commit.
         Event::CancelRequested { .. } | Event::Barred => (Point::CancelBefore, Point::CancelAfter),
         Event::Resolved => (Point::ResolveBefore, Point::ResolveAfter),

@@ -11,6 +11,7 @@ mod mirror;
 mod pool_view;
 mod pools;
 mod record;
+mod seen;
 mod standing;
 mod view;
 
@@ -30,6 +31,7 @@ pub use self::pools::NoDefaultPool;
 pub use self::record::{
     HypervisorRecord, Kind, Observed, POOLS_PREFIX, PREFIX, PoolRecord, same_but_figures,
 };
+pub use self::seen::Seen;
 pub use self::view::HypervisorView;
 use crate::operation::locks::Lock;
 use crate::operation::reading::Held;
