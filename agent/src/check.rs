@@ -5,8 +5,12 @@ use std::io::{self, Write};
 
 use hostler_common::bytes::Bytes;
 use hostler_common::rpc::hostler::agent::v1::{DeviceRole, HostReport, PoolDevice, PoolReport};
+use hostler_common::units::UnixMillis;
 
 use crate::hypervisor::Look;
+use crate::identity::files::Own;
+use crate::identity::schedule::Schedule;
+use crate::identity::words::left;
 use crate::wiring::Parts;
 
 /// Writes what was found to `out`. Blocks: it looks at the host.
@@ -15,8 +19,8 @@ use crate::wiring::Parts;
 /// When `out` cannot be written.
 pub fn write(parts: &Parts, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "host          {}", parts.host)?;
-    writeln!(out, "certificate   {}", parts.credentials.identity())?;
-    writeln!(out, "valid until   {}", parts.credentials.not_after())?;
+    writeln!(out, "certificate   {}", parts.own.identity)?;
+    writeln!(out, "valid until   {}", validity(&parts.own, UnixMillis::now()))?;
     writeln!(out, "coordinator   {} (not dialled)", parts.config.coordinator)?;
     writeln!(out, "state         {}", parts.config.state_dir)?;
     let report = parts.observe()(Look::Whole);
@@ -34,6 +38,16 @@ pub fn write(parts: &Parts, out: &mut impl Write) -> io::Result<()> {
         }
     }
     writeln!(out, "The configuration is good.")
+}
+
+/// How long the certificate lasts, and when the agent has it renewed.
+fn validity(own: &Own, now: UnixMillis) -> String {
+    let end = own.not_after;
+    if own.is_expired(now) {
+        return format!("{end}, which is over");
+    }
+    let renew_at = Schedule::of(own, now).renew_at;
+    format!("{end} ({} left; renewed from {renew_at} on)", left(now, end))
 }
 
 /// The pool and its devices, a line each.

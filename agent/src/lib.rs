@@ -10,6 +10,7 @@ pub mod failpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod hypervisor;
+pub mod identity;
 pub mod inventory;
 pub mod journal;
 pub mod libvirt;

@@ -1,16 +1,22 @@
 //! The agent's program: arguments, configuration, run.
 
+mod enrol;
+
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{CommandFactory as _, Parser};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use hostler_agent::config::AgentConfig;
+use hostler_agent::identity::words;
 use hostler_agent::wiring::{Agent, BLOCKING_THREADS, Parts};
 use hostler_agent::{check, service_manager};
+use hostler_common::units::UnixMillis;
 use hostler_common::{failpoint, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
+
+use crate::enrol::EnrolArguments;
 
 /// Reports what this host has to the coordinator, and does libvirt and storage work on it.
 ///
@@ -18,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 /// seconds; what is not done then goes on with the next start. Logs go to standard error, filtered by HOSTLER_LOG (as
 /// `info,hostler_agent=debug`).
 ///
+/// A new host: hostler-agent enrol --token-file - --coordinator coordinator.example.org
+///
 /// Example: hostler-agent --config /etc/hostler/agent.toml --check
-#[derive(Debug, Parser)]
-#[command(name = "hostler-agent", version = hostler_common::BUILD)]
+#[derive(Parser)]
+#[command(name = "hostler-agent", version = hostler_common::BUILD, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
@@ -31,6 +39,13 @@ struct Arguments {
     /// Write the manual page, for whoever builds a package.
     #[arg(long, hide = true, exclusive = true)]
     man_page: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Enrol(EnrolArguments),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +66,9 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
             .render(&mut std::io::stdout())
             .context("cannot write the manual page");
     }
+    if let Some(Command::Enrol(asked)) = &arguments.command {
+        return asked.enrol();
+    }
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);
     failpoint::announce();
@@ -66,7 +84,11 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
         return match check::write(&parts, &mut std::io::stdout()) {
             // Whoever reads has read enough, as in `--check | head -1`.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("cannot write what was found"),
+            Err(error) => Err(error).context("cannot write what was found"),
+            Ok(()) if parts.own.is_expired(UnixMillis::now()) => {
+                bail!(words::expired(&parts.own.identity, parts.own.not_after))
+            }
+            Ok(()) => Ok(()),
         };
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use hostler_common::error::Chain;
 use hostler_common::id::{HostName, PoolName};
 use hostler_common::operation::Subject as On;
-use hostler_pki::files::{Credentials, CredentialsError};
+use hostler_pki::PeerRoot;
+use hostler_pki::files::CredentialsError;
 use hostler_pki::identity::{Identity, Subject};
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -21,6 +22,9 @@ use crate::executor::outbox::Outbox;
 use crate::executor::plan::{Job, PlanSource};
 use crate::executor::run::Executor;
 use crate::hypervisor::{Hypervisors, Look, SetupError};
+use crate::identity::files::Own;
+use crate::identity::keeper::Keeper;
+use crate::identity::line;
 use crate::inventory::storage;
 use crate::journal::state_dir::{StateDir, StateDirError};
 use crate::libvirt::Libvirt;
@@ -78,8 +82,9 @@ pub struct Parts {
     pub config: AgentConfig,
     /// The host that the certificate names.
     pub host: HostName,
-    /// The certificate's identity and validity. They are read again for each connection.
-    pub credentials: Credentials,
+    /// The certificate's identity and validity. They are read again for each connection, so that one which has expired may
+    /// be replaced while the agent runs.
+    pub own: Own,
     /// The hypervisors of this host.
     pub hypervisors: Arc<Hypervisors>,
     /// The storage pool of this host, when it owns one.
@@ -103,12 +108,12 @@ impl Parts {
     /// # Errors
     /// When something is missing; the sentence names it.
     pub fn new(config: AgentConfig) -> Result<Self, WiringError> {
-        let credentials = Credentials::load(&config.tls).map_err(WiringError::Credentials)?;
-        let host = match &credentials.identity().subject {
+        let own = Own::read(&config.tls).map_err(WiringError::Credentials)?;
+        let host = match &own.identity.subject {
             Subject::Agent { host } => host.clone(),
             Subject::Coordinator { .. } | Subject::Client { .. } => {
                 return Err(WiringError::NotAnAgent {
-                    identity: Box::new(credentials.identity().clone()),
+                    identity: Box::new(own.identity),
                 });
             }
         };
@@ -118,7 +123,7 @@ impl Parts {
         Ok(Self {
             config,
             host,
-            credentials,
+            own,
             hypervisors: Arc::new(hypervisors),
             owned: owned.map(Arc::new),
         })
@@ -175,7 +180,17 @@ impl Parts {
             outbox: outbox.clone(),
         };
         let desk = Desk::new(self.host, state_dir, outbox, stop.clone(), &found);
-        let dial = dial::over_tls(self.config.coordinator, self.config.tls, files);
+        let theirs = PeerRoot::default();
+        let (identity, end) = line::line();
+        let keeper = Keeper::new(
+            self.config.tls.clone(),
+            end,
+            theirs.clone(),
+            files.clone(),
+            stop.clone(),
+        );
+        tasks.spawn(keeper.run());
+        let dial = dial::over_tls_noting(self.config.coordinator, self.config.tls, files, theirs);
         let pulse = Pulse::default();
         let session = SessionTask::new(
             desk,
@@ -185,7 +200,8 @@ impl Parts {
             answerer(self.owned.as_ref()),
             pulse.clone(),
             stop.clone(),
-        );
+        )
+        .with_identity(identity);
         tasks.spawn(session.run());
         Ok(Agent {
             tasks,

@@ -14,8 +14,9 @@ use hostler_common::rpc::hostler::agent::v1::agent_service_client::AgentServiceC
 use hostler_common::rpc::hostler::agent::v1::{SessionRequest, SessionResponse};
 use hostler_pki::address::CoordinatorAddress;
 use hostler_pki::channel::{ChannelError, ChannelOptions, connect};
-use hostler_pki::client::client_config;
-use hostler_pki::files::{Credentials, TlsFiles};
+use hostler_pki::client::client_config_noting;
+use hostler_pki::files::TlsFiles;
+use hostler_pki::{CredentialsError, PeerRoot};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -23,6 +24,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::blocking::Blocking;
+use crate::identity::files::{self, Own};
+use crate::identity::words;
 
 /// Three small files; a disk that takes longer is broken.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -62,13 +65,24 @@ pub type Dial = Arc<dyn Fn(SessionRequest) -> Dialling + Send + Sync>;
 
 /// Dials `address` over mutual TLS with the credentials in `files`.
 pub fn over_tls(address: CoordinatorAddress, files: TlsFiles, blocking: Blocking) -> Dial {
+    over_tls_noting(address, files, blocking, PeerRoot::default())
+}
+
+/// The same; the root that each coordinator proved itself by is left in `peer`.
+pub fn over_tls_noting(
+    address: CoordinatorAddress,
+    files: TlsFiles,
+    blocking: Blocking,
+    peer: PeerRoot,
+) -> Dial {
     Arc::new(move |hello| {
         let (address, files, blocking) = (address.clone(), files.clone(), blocking.clone());
+        let peer = peer.clone();
         Box::pin(async move {
             let config = blocking
                 .run("reading the credentials", READ_DEADLINE, move || {
-                    let credentials = Credentials::load(&files).map_err(|error| Chain(&error).to_string())?;
-                    client_config(&credentials).map_err(|error| Chain(&error).to_string())
+                    let credentials = files::load(&files).map_err(|error| not_good(&error, &files))?;
+                    client_config_noting(&credentials, &peer).map_err(|error| Chain(&error).to_string())
                 })
                 .await
                 .map_err(|fault| Trouble::Passing(fault.to_string()))?
@@ -79,6 +93,14 @@ pub fn over_tls(address: CoordinatorAddress, files: TlsFiles, blocking: Blocking
             over_channel(channel, hello).await
         })
     })
+}
+
+/// What is wrong with the credentials. Nothing is dialled then, so an expired certificate costs the coordinator nothing.
+fn not_good(error: &CredentialsError, files: &TlsFiles) -> String {
+    match (error.expired_at(), Own::read(files)) {
+        (Some(at), Ok(own)) => words::expired(&own.identity, at),
+        _ => Chain(error).to_string(),
+    }
 }
 
 /// Calls the session's rpc on `channel`, with `hello` as its first message.

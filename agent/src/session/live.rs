@@ -22,6 +22,7 @@ use super::pulse::BEAT;
 use super::questions::Open;
 use super::report::Observation;
 use super::task::SessionTask;
+use crate::identity::line::Told;
 
 /// Messages of ours that wait for the transport; beyond it operations keep their lines to themselves. One line
 /// each of the operations that may run.
@@ -88,6 +89,8 @@ struct Live {
     refused: BTreeMap<(Reported, String), String>,
     /// Dropped with the stream: nobody waits for the answers any more.
     questions: Open,
+    /// Who keeps this host's identity.
+    identity: Told,
     /// How long the coordinator may be silent.
     patience: Duration,
     heard: Instant,
@@ -107,6 +110,7 @@ impl SessionTask {
             reported: None,
             refused: BTreeMap::new(),
             questions: self.questions.open(),
+            identity: self.identity.told(),
             patience: Duration::from_millis(interval.into()) * SILENCES,
             heard: up,
         };
@@ -118,6 +122,9 @@ impl SessionTask {
         self.desk.welcomed(&welcome, up);
         let mut looks = self.reporter.latest();
         live.report(&mut self.desk, &mut looks);
+        live.identity.cas(welcome.ca_pem);
+        // What the session before did not carry to its answer.
+        live.queue.extend(self.identity.wish().map(messages::renew));
         loop {
             self.pulse.beat();
             let now = Instant::now();
@@ -127,7 +134,7 @@ impl SessionTask {
             let silent_at = live.heard + live.patience;
             let due = [Some(silent_at), self.desk.next_due(), Some(now + BEAT)];
             let wake = due.into_iter().flatten().min().unwrap_or(now);
-            // Cancel-safe, each: a token, a notification that keeps its permit, a stream, a join set and a watch
+            // Cancel-safe, each: a token, a notification that keeps its permit, a stream, a join set and the watches
             // lose nothing when they are not the first; a permit that was not used goes back.
             // What this side has to say comes before what it hears, so that a flood of messages keeps nothing back;
             // what is due is asked for in each round.
@@ -142,6 +149,7 @@ impl SessionTask {
                     _ => return Gone::After(up.elapsed(), Trouble::Passing("the stream to the coordinator is closed".to_owned())),
                 },
                 Some(answer) = live.questions.next() => live.answer(answer),
+                Some(wish) = self.identity.next_wish() => live.queue.push_back(messages::renew(wish)),
                 answer = answers.next() => match answer {
                     Some(Ok(answer)) => live.heard(&mut self.desk, answer),
                     None => return Gone::After(up.elapsed(), Trouble::Passing("the coordinator ended the session".to_owned())),
@@ -204,8 +212,8 @@ impl Live {
             Some(Message::Refused(refused)) => {
                 tracing::error!(reason = refused.reason, "the coordinator ends the session");
             }
-            // This agent asks for none, and takes its CAs from its files.
-            Some(Message::RenewAnswer(_) | Message::Trust(_)) => {}
+            Some(Message::RenewAnswer(answer)) => self.identity.answer(answer),
+            Some(Message::Trust(trust)) => self.identity.cas(trust.ca_pem),
             Some(Message::Welcome(_)) | None => {
                 tracing::warn!("a message that makes no sense here is ignored");
             }

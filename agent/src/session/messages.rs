@@ -5,7 +5,7 @@ use hostler_common::operation::Cancelling;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message;
 use hostler_common::rpc::hostler::agent::v1::{
     AskAnswer, Finish, Heartbeat, Hello, HostReport, Measure, Measured, Outcome as WireOutcome, Propose,
-    SessionRequest, ask_answer,
+    Renew, SessionRequest, ask_answer,
 };
 use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 
@@ -85,6 +85,10 @@ pub(super) fn answer(request_id: u64, answer: ask_answer::Answer) -> SessionRequ
         request_id,
         answer: Some(answer),
     }))
+}
+
+pub(super) fn renew(wish: Renew) -> SessionRequest {
+    request(Message::Renew(wish))
 }
 
 pub(super) fn finish(operation: OperationId, lease: &Lease, ending: &Ending) -> SessionRequest {

@@ -19,6 +19,7 @@ use super::questions::{self, Answerer, Questions};
 use super::redial::Redial;
 use super::report::Reporter;
 use crate::executor::run::{Executor, RunEnd};
+use crate::identity::line::Line;
 
 /// How long a step may go on after SIGTERM. systemd kills after 90 s.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub struct SessionTask {
     pub(super) executor: Executor,
     pub(super) reporter: Reporter,
     pub(super) questions: Questions,
+    pub(super) identity: Line,
     pub(super) pulse: Pulse,
     pub(super) stop: CancellationToken,
     pub(super) jobs: JoinSet<(OperationId, JobEnd)>,
@@ -65,11 +67,19 @@ impl SessionTask {
             executor,
             reporter,
             questions,
+            identity: Line::nobody(),
             pulse,
             stop,
             jobs: JoinSet::new(),
             complaints: BTreeSet::new(),
         }
+    }
+
+    /// The same, with who keeps this host's identity at the other end of `identity`.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Line) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// Runs until `stop` is cancelled, and then until the running steps have ended, at most [`DRAIN`].

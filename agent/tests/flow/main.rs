@@ -9,6 +9,7 @@
 mod cancel;
 mod coordinator;
 mod desk;
+mod identity;
 mod journal;
 mod laws;
 mod looks;

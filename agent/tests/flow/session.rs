@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hostler_agent::executor::run::Executor;
+use hostler_agent::identity::line::Line;
 use hostler_agent::session::desk::Desk;
 use hostler_agent::session::dial::Dial;
 use hostler_agent::session::pulse::Pulse;
@@ -42,6 +43,10 @@ impl Agent {
     }
 
     pub(crate) fn start_answering(rig: &Rig, dial: &Dial, answerer: Answerer) -> Self {
+        Self::start_with(rig, dial, answerer, Line::nobody())
+    }
+
+    pub(crate) fn start_with(rig: &Rig, dial: &Dial, answerer: Answerer, identity: Line) -> Self {
         let executor = rig.executor();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -80,7 +85,8 @@ impl Agent {
             answerer,
             Pulse::default(),
             stop.clone(),
-        );
+        )
+        .with_identity(identity);
         tasks.spawn(session.run());
         Self {
             tasks,
@@ -135,7 +141,7 @@ fn journal(rig: &Rig, offer: &Offer, suffix: &str) -> PathBuf {
         .join(format!("journal/{}.{suffix}", offer.operation_id))
 }
 
-async fn until(what: &str, predicate: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, predicate: impl Fn() -> bool) {
     soon(what, async {
         while !predicate() {
             tokio::task::yield_now().await;

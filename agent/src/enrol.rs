@@ -1,0 +1,62 @@
+//! The arguments of `hostler-agent enrol`, and what a person sees of it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use hostler_agent::identity::enrol::{Enrolment, Service, TokenFrom, enrolment_address, read_token};
+use hostler_pki::CoordinatorAddress;
+
+/// Makes this host one of the fleet, with a token that an admin made for it.
+///
+/// `hostler tokens create --host NAME` prints the token. The key is made on this host and never leaves it; the coordinator
+/// must prove that it holds the CA which the token names, and then signs a certificate. Certificate, key and CA go where the
+/// configuration says, the configuration gets the coordinator's address if it has none yet, and the service starts.
+///
+/// Running the same command again is safe: after a lost answer or a crash it goes on where it was.
+///
+/// Example: hostler-agent enrol --token-file - --coordinator coordinator.example.org
+#[derive(Args)]
+#[group(id = "source", required = true, multiple = false, args = ["token", "token_file"])]
+pub(crate) struct EnrolArguments {
+    /// The token. Other users of this machine may see it while this runs; --token-file keeps it to yourself.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// A file that holds the token; - reads it from standard input.
+    #[arg(long, value_name = "PATH")]
+    token_file: Option<PathBuf>,
+    /// Where the coordinator enrols hosts; port 1313 when none is named. Without it: on that port of the coordinator that the
+    /// configuration names.
+    #[arg(long, value_name = "HOST:PORT", value_parser = enrolment_address)]
+    coordinator: Option<CoordinatorAddress>,
+    /// The agent's configuration file. One that does not exist is made.
+    #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
+    config: PathBuf,
+    /// Leave the service as it is.
+    #[arg(long)]
+    no_start: bool,
+}
+
+impl EnrolArguments {
+    pub(crate) fn enrol(&self) -> anyhow::Result<()> {
+        let from = match (&self.token, &self.token_file) {
+            (Some(word), _) => TokenFrom::Word(word.clone().into()),
+            (None, Some(path)) => TokenFrom::File(path.clone()),
+            (None, None) => TokenFrom::File("-".into()),
+        };
+        let enrolment = Enrolment {
+            token: read_token(&from)?,
+            coordinator: self.coordinator.clone(),
+            config: std::path::absolute(&self.config).context("this directory has no name")?,
+            service: match self.no_start {
+                true => Service::Leave,
+                false => Service::Start,
+            },
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        Ok(runtime.block_on(enrolment.run(&mut std::io::stdout()))?)
+    }
+}

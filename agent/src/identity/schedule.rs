@@ -1,0 +1,177 @@
+//! When a certificate is renewed, how long a refusal is waited out, and when a person is told. Pure.
+//!
+//! All of it is judged by the wall clock, as certificates are, and from nothing that a restart forgets. The invariant: what a
+//! certificate's moment of renewal is depends on that certificate alone, so that a fleet which restarts at one time does
+//! not renew at one time.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use hostler_common::retry::Waits;
+use hostler_common::units::UnixMillis;
+
+use super::files::Own;
+
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+/// Where in its life a certificate is renewed, in the middle: two thirds.
+const MIDDLE: f64 = 2.0 / 3.0;
+/// How far from the middle at the most, in lives. A fleet that is enrolled within minutes renews over a third of a life then,
+/// and at no moment at more than twice the rate that it would have if it were spread over all of it. Half of that would
+/// be above three times.
+const SPREAD: f64 = 1.0 / 6.0;
+/// The share of the life that is left when a person is told.
+const TOLD_AT: f64 = 0.1;
+
+/// The first wait after a renewal that was not answered, and the longest: as shares of the life.
+const FIRST_WAIT: f64 = 1.0 / 1000.0;
+const LONGEST_WAIT: f64 = 1.0 / 50.0;
+
+/// The life of one certificate on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// When it is to be renewed.
+    pub renew_at: UnixMillis,
+    /// From when on a person is told that it was not.
+    pub tell_at: UnixMillis,
+    /// Its last moment.
+    pub end: UnixMillis,
+    /// How long it is of use here.
+    life: Duration,
+}
+
+impl Schedule {
+    /// Of the certificate `own`, as it looks at `now`.
+    ///
+    /// A certificate begins some minutes before it was signed, which is more than the whole life of a short one. So
+    /// its life counts from when its file was written, unless the file's time makes no sense.
+    pub fn of(own: &Own, now: UnixMillis) -> Self {
+        let is_sane = |written: &UnixMillis| (own.not_before..=now.min(own.not_after)).contains(written);
+        let begin = own.written.filter(is_sane).unwrap_or(own.not_before);
+        let life = begin.until(own.not_after);
+        let place = MIDDLE + SPREAD * (2.0 * draw(own) - 1.0);
+        Self {
+            renew_at: begin.plus(life.mul_f64(place)),
+            tell_at: begin.plus(life.mul_f64(1.0 - TOLD_AT)),
+            end: own.not_after,
+            life,
+        }
+    }
+
+    /// The waits between tries: from a minute to six hours, of a short life less.
+    pub fn waits(&self) -> Waits {
+        let share = |share: f64, least: Duration| self.life.mul_f64(share).max(least);
+        let first = share(FIRST_WAIT, Duration::from_millis(500)).min(Duration::from_secs(60));
+        let longest = share(LONGEST_WAIT, Duration::from_secs(1)).min(Duration::from_secs(6 * 3600));
+        Waits::new(first, longest.max(first))
+    }
+
+    /// Between two words to a person: an hour, of a short life a tenth of what is left of it then.
+    pub fn between_words(&self) -> Duration {
+        self.life
+            .mul_f64(TOLD_AT / 10.0)
+            .clamp(Duration::from_secs(1), Duration::from_secs(3600))
+    }
+}
+
+/// From 0 to 1, by chance, and always the same for one certificate.
+fn draw(own: &Own) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    own.identity.to_string().hash(&mut hasher);
+    (own.not_before.0, own.not_after.0, own.written.map(|at| at.0)).hash(&mut hasher);
+    // 32 bits of it are enough, and exact.
+    let bits = u32::try_from(hasher.finish() >> 32).unwrap_or(u32::MAX);
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn own(host: &str, not_before: i64, not_after: i64, written: Option<i64>) -> Own {
+        Own {
+            identity: format!("spiffe://fleet.test/agent/{host}").parse().unwrap(),
+            not_before: UnixMillis(not_before),
+            not_after: UnixMillis(not_after),
+            written: written.map(UnixMillis),
+        }
+    }
+
+    const LIFE: i64 = 90 * 86_400_000;
+
+    #[test]
+    fn a_certificate_is_renewed_around_two_thirds_of_its_life_and_hosts_differ() {
+        let at = |host: usize| {
+            let own = own(&format!("h{host}"), -300_000, LIFE, Some(0));
+            Schedule::of(&own, UnixMillis(0)).renew_at.0
+        };
+        let all: Vec<_> = (0..1000).map(at).collect();
+        let share = |at: i64| at as f64 / LIFE as f64;
+        assert!(
+            all.iter().all(|at| (0.499..0.835).contains(&share(*at))),
+            "{all:?}"
+        );
+        let tenths = |from: f64| {
+            all.iter()
+                .filter(|at| (from..from + 1.0 / 30.0).contains(&share(**at)))
+                .count()
+        };
+        for tenth in 0..10 {
+            let count = tenths(0.5 + f64::from(tenth) / 30.0);
+            assert!(
+                (60..140).contains(&count),
+                "{count} of 1000 renew in tenth {tenth}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_restart_changes_nothing_and_a_new_certificate_draws_anew() {
+        let first = own("h1", 0, LIFE, Some(1000));
+        let at = |now: i64| Schedule::of(&first, UnixMillis(now)).renew_at;
+        assert_eq!(at(2000), at(LIFE / 2));
+        let renewed = own("h1", 0, LIFE, Some(2000));
+        let apart = at(2000).0 - Schedule::of(&renewed, UnixMillis(2000)).renew_at.0;
+        assert!(apart.abs() > 1000, "both were drawn {apart} ms apart");
+    }
+
+    #[test]
+    fn a_life_of_seconds_counts_from_when_it_was_written() {
+        let own = own("h1", -300_000, 6_000, Some(0));
+        let schedule = Schedule::of(&own, UnixMillis(10));
+        assert!(
+            (2_990..5_010).contains(&schedule.renew_at.0),
+            "{:?}",
+            schedule.renew_at
+        );
+        assert_eq!(schedule.tell_at, UnixMillis(5_400));
+    }
+
+    #[test]
+    fn a_file_of_the_future_or_of_before_the_certificate_counts_for_nothing() {
+        let of = |written| Schedule::of(&own("h1", 0, LIFE, written), UnixMillis(1000)).life;
+        assert_eq!(of(None), Duration::from_millis(LIFE.unsigned_abs()));
+        assert_eq!(of(Some(2000)), of(None));
+        assert_eq!(of(Some(-1)), of(None));
+        assert!(of(Some(500)) < of(None));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_times_a_renewal_comes_before_a_person_is_told_and_that_before_the_end(
+            not_before in -4_000_000_000_000_i64..4_000_000_000_000,
+            life in 0_i64..4_000_000_000_000,
+            written in proptest::option::of(any::<i64>()),
+            now in any::<i64>(),
+        ) {
+            let own = own("h1", not_before, not_before + life, written);
+            let schedule = Schedule::of(&own, UnixMillis(now));
+            prop_assert!(schedule.renew_at <= schedule.tell_at);
+            prop_assert!(schedule.tell_at <= schedule.end);
+            prop_assert!(schedule.renew_at >= own.not_before);
+            prop_assert!(schedule.waits().next_wait() < Duration::from_secs(120));
+        }
+    }
+}
