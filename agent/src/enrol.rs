@@ -17,14 +17,9 @@ use hostler_pki::CoordinatorAddress;
 ///
 /// Example: hostler-agent enrol --token-file - --coordinator coordinator.example.org
 #[derive(Args)]
-#[group(id = "source", required = true, multiple = false, args = ["token", "token_file"])]
 pub(crate) struct EnrolArguments {
-    /// The token. Other users of this machine may see it while this runs; --token-file keeps it to yourself.
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
-    /// A file that holds the token; - reads it from standard input.
-    #[arg(long, value_name = "PATH")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    from: Source,
     /// Where the coordinator enrols hosts; port 1313 when none is named. Without it: on that port of the coordinator that the
     /// configuration names.
     #[arg(long, value_name = "HOST:PORT", value_parser = enrolment_address)]
@@ -37,9 +32,20 @@ pub(crate) struct EnrolArguments {
     no_start: bool,
 }
 
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The token. Other users of this machine may see it while this runs; --token-file keeps it to yourself.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// A file that holds the token; - reads it from standard input, up to the end of the line.
+    #[arg(long, value_name = "PATH")]
+    token_file: Option<PathBuf>,
+}
+
 impl EnrolArguments {
     pub(crate) fn enrol(&self) -> anyhow::Result<()> {
-        let from = match (&self.token, &self.token_file) {
+        let from = match (&self.from.token, &self.from.token_file) {
             (Some(word), _) => TokenFrom::Word(word.clone().into()),
             (None, Some(path)) => TokenFrom::File(path.clone()),
             (None, None) => TokenFrom::File("-".into()),

@@ -295,7 +295,11 @@ impl Keeper {
             }
             Ok(Err(error)) => {
                 self.waiting_cas = error.wants_renewal().then_some(pem);
-                tracing::error!("{}", Chain(&error));
+                match error.comes_again() || error.wants_renewal() {
+                    // A rotation ends so: this connection, or our certificate, is of the CA that goes.
+                    true => tracing::warn!("not yet: {}", Chain(&error)),
+                    false => tracing::error!("{}", Chain(&error)),
+                }
             }
             Err(fault) => tracing::error!(%fault, "the CA certificates cannot be kept"),
         }

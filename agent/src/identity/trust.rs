@@ -50,6 +50,16 @@ pub enum TakeError {
 }
 
 impl TakeError {
+    /// Whether the next connection cures it: this one is older than the CAs, and the coordinator says them at each welcome.
+    pub fn comes_again(&self) -> bool {
+        matches!(
+            self,
+            Self::Unfit {
+                source: TrustError::WithoutTheirs { .. }
+            }
+        )
+    }
+
     /// Whether a new certificate of our own is what is missing.
     pub fn wants_renewal(&self) -> bool {
         matches!(
