@@ -61,7 +61,7 @@ owner() {
 look() {
   package=$1 need_kb=$(($2 * 3 + $3 + 16384))
   certificate="$(configured certificate)"
-  [ -n "$certificate" ] || certificate=/var/lib/hostler-agent/identity/agent.crt
+  [ -n "$certificate" ] || certificate=/var/lib/hostler-agent/identity/agent.pem
   echo "arch=$(dpkg --print-architecture)"
   echo "version=$(version_of "$package")"
   echo "status=$(status_of "$package")"

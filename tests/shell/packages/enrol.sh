@@ -12,8 +12,7 @@ install -o root -g hostler -m 0640 pki/ca.crt /etc/hostler/tls/ca.crt
 install -o hostler -g hostler -m 0600 pki/c1.key /etc/hostler/tls/coordinator.key
 install -o root -g hostler -m 0640 pki/c1.crt /etc/hostler/tls/coordinator.crt
 install -m 0600 pki/ca.crt /var/lib/hostler-agent/identity/ca.crt
-install -m 0600 pki/hv1.key /var/lib/hostler-agent/identity/agent.key
-install -m 0600 pki/hv1.crt /var/lib/hostler-agent/identity/agent.crt
+(umask 0077 && cat pki/hv1.crt pki/hv1.key >/var/lib/hostler-agent/identity/agent.pem)
 
 # As a person would: the shipped file, with what the host offers.
 sed -i 's/^coordinator = .*/coordinator = "127.0.0.1"/' /etc/hostler/agent.toml
