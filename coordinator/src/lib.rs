@@ -15,6 +15,7 @@ pub mod operation;
 pub mod registry;
 pub mod service_manager;
 pub mod session;
+pub mod site;
 pub mod store;
 pub mod vital;
 pub mod wiring;

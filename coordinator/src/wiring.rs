@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hostler_common::id::OperationId;
+use hostler_common::units::UnixMillis;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +147,12 @@ async fn assemble_with(
             shutdown: shutdown.clone(),
         },
         site: Site {
+            engine: engine.clone(),
+            registry: registry.clone(),
+            store: store.clone(),
+            sessions: sessions.clone(),
             identities: identities.clone(),
+            started_at: UnixMillis::now(),
         },
         sessions: SessionService::new(SessionContext {
             engine,

@@ -6,17 +6,32 @@ use std::pin::Pin;
 
 use hostler_common::rpc::hostler::site::v1 as rpc;
 use hostler_common::rpc::hostler::site::v1::site_service_server::SiteService;
+use hostler_common::units::UnixMillis;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{revocations, tokens};
+use super::{agents, expunging, revocations, tokens};
 use crate::identity::Identities;
+use crate::operation::engine::Engine;
+use crate::registry::Registry;
+use crate::session::registry::Sessions;
+use crate::store::Store;
 
 /// Serves [`SiteService`].
 #[derive(Debug, Clone)]
 pub struct Site {
+    /// Ends what a lost host held.
+    pub engine: Engine,
+    /// Is read.
+    pub registry: Registry,
+    /// Holds what is expunged.
+    pub store: Store,
+    /// Who is connected.
+    pub sessions: Sessions,
     /// Tokens, certificates, revocations.
     pub identities: Identities,
+    /// When the coordinator began to serve.
+    pub started_at: UnixMillis,
 }
 
 type AuditLines = Pin<Box<dyn Stream<Item = Result<rpc::ListAuditResponse, Status>> + Send>>;
@@ -31,37 +46,37 @@ impl SiteService for Site {
 
     async fn get_status(
         &self,
-        _request: Request<rpc::GetStatusRequest>,
+        request: Request<rpc::GetStatusRequest>,
     ) -> Result<Response<rpc::GetStatusResponse>, Status> {
-        not_yet()
+        agents::status(self, request)
     }
 
     async fn list_agents(
         &self,
-        _request: Request<rpc::ListAgentsRequest>,
+        request: Request<rpc::ListAgentsRequest>,
     ) -> Result<Response<rpc::ListAgentsResponse>, Status> {
-        not_yet()
+        agents::list(self, request)
     }
 
     async fn lose_agent(
         &self,
-        _request: Request<rpc::LoseAgentRequest>,
+        request: Request<rpc::LoseAgentRequest>,
     ) -> Result<Response<rpc::LoseAgentResponse>, Status> {
-        not_yet()
+        agents::lose(self, request).await
     }
 
     async fn expunge_hypervisor(
         &self,
-        _request: Request<rpc::ExpungeHypervisorRequest>,
+        request: Request<rpc::ExpungeHypervisorRequest>,
     ) -> Result<Response<rpc::ExpungeHypervisorResponse>, Status> {
-        not_yet()
+        expunging::hypervisor(self, request).await
     }
 
     async fn expunge_storage_pool(
         &self,
-        _request: Request<rpc::ExpungeStoragePoolRequest>,
+        request: Request<rpc::ExpungeStoragePoolRequest>,
     ) -> Result<Response<rpc::ExpungeStoragePoolResponse>, Status> {
-        not_yet()
+        expunging::pool(self, request).await
     }
 
     async fn create_token(

@@ -14,6 +14,8 @@ use crate::identity::tokens::TokensError;
 use crate::operation::engine::EngineError;
 use crate::operation::hold::HoldError;
 use crate::session::asks::AskError;
+use crate::site::expunge::ExpungeError;
+use crate::site::lose::LoseError;
 use crate::store::json::RecordError;
 
 /// INVALID_ARGUMENT.
@@ -64,6 +66,26 @@ pub(super) fn of_engine(error: &EngineError) -> Status {
             Status::permission_denied(message)
         }
         EngineError::Record(error) => of_record(error),
+    }
+}
+
+/// What fits the error.
+pub(super) fn of_lose(error: &LoseError) -> Status {
+    match error {
+        LoseError::Connected { .. } => Status::failed_precondition(error.to_string()),
+        LoseError::Unknown { .. } => Status::not_found(error.to_string()),
+        LoseError::Engine(error) => of_engine(error),
+    }
+}
+
+/// What fits the error.
+pub(super) fn of_expunge(error: &ExpungeError) -> Status {
+    match error {
+        ExpungeError::Unknown { .. } => Status::not_found(error.to_string()),
+        ExpungeError::Reported { .. } | ExpungeError::Unended { .. } | ExpungeError::Attention { .. } => {
+            Status::failed_precondition(error.to_string())
+        }
+        ExpungeError::Record(error) => of_record(error),
     }
 }
 

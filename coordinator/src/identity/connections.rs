@@ -48,9 +48,23 @@ struct Inner {
     number: Number,
     not_before: UnixMillis,
     /// The first moment at which its certificate is over, in milliseconds since the Unix epoch.
-    over_at: AtomicI64,
+    over_at: Arc<AtomicI64>,
     cut: CancellationToken,
     list: Option<Connections>,
+}
+
+/// Tells when the certificate of a connection ends, for people.
+#[derive(Debug, Clone)]
+pub struct LifeEnd(Arc<AtomicI64>);
+
+impl LifeEnd {
+    /// Its last moment. None for a stream that no connection carries.
+    pub fn not_after(&self) -> Option<UnixMillis> {
+        match self.0.load(Ordering::Relaxed) {
+            i64::MAX => None,
+            over_at => Some(UnixMillis(over_at.saturating_sub(1000))),
+        }
+    }
 }
 
 impl Life {
@@ -59,7 +73,7 @@ impl Life {
         Self(Arc::new(Inner {
             number: Number(0),
             not_before: UnixMillis(i64::MAX),
-            over_at: AtomicI64::new(i64::MAX),
+            over_at: Arc::new(AtomicI64::new(i64::MAX)),
             cut: CancellationToken::new(),
             list: None,
         }))
@@ -68,6 +82,11 @@ impl Life {
     /// The first moment at which the certificate is over.
     pub fn over_at(&self) -> UnixMillis {
         UnixMillis(self.0.over_at.load(Ordering::Relaxed))
+    }
+
+    /// Tells when it ends, and keeps nothing of the connection.
+    pub fn end(&self) -> LifeEnd {
+        LifeEnd(Arc::clone(&self.0.over_at))
     }
 
     /// The first moment of the certificate that opened it.
@@ -133,7 +152,7 @@ impl Connections {
         Life(Arc::new(Inner {
             number,
             not_before: certificate.not_before,
-            over_at: AtomicI64::new(first_moment_after(certificate.not_after).0),
+            over_at: Arc::new(AtomicI64::new(first_moment_after(certificate.not_after).0)),
             cut,
             list: Some(self.clone()),
         }))

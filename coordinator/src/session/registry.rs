@@ -11,6 +11,8 @@ use hostler_common::rpc::hostler::agent::v1::{Heartbeat, SessionResponse, sessio
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::connections::LifeEnd;
+
 /// How long the session before may take to answer the probe of a newcomer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -41,6 +43,8 @@ pub struct SessionHandle {
     pub heard: watch::Receiver<u64>,
     /// Ends the session.
     pub end: CancellationToken,
+    /// When its certificate ends.
+    pub life_end: LifeEnd,
 }
 
 /// What a newcomer brings.
@@ -56,6 +60,8 @@ pub struct Newcomer {
     pub heard: watch::Receiver<u64>,
     /// Ends its session.
     pub end: CancellationToken,
+    /// When its certificate ends.
+    pub life_end: LifeEnd,
 }
 
 impl Sessions {
@@ -104,6 +110,7 @@ impl Sessions {
                 outbound: newcomer.outbound,
                 heard: newcomer.heard,
                 end: newcomer.end,
+                life_end: newcomer.life_end,
             };
             // The channel is new and has room; an error means that the agent has hung up already.
             let _ = handle.outbound.try_send(welcome(handle.epoch));

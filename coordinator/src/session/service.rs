@@ -187,6 +187,7 @@ impl Opening {
             outbound: outbound.clone(),
             heard: heard_watch,
             end,
+            life_end: self.life.end(),
         };
         let context = &self.context;
         let welcome = |epoch: Epoch| {

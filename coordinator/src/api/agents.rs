@@ -1,0 +1,78 @@
+//! The hosts of hostler.site.v1, and the status of the whole: translates, and says who declared a host lost.
+
+use hostler_common::id::HostName;
+use hostler_common::rpc::hostler::site::v1 as rpc;
+use hostler_common::units::UnixMillis;
+use hostler_pki::Subject;
+use tonic::{Request, Response, Status};
+
+use super::listener::Peer;
+use super::site::Site;
+use super::{status, submit};
+use crate::operation::record::Include;
+use crate::site::agents::CertificateOf;
+use crate::site::lose::Declared;
+use crate::site::status::Own;
+
+pub(super) fn status(
+    site: &Site,
+    _request: Request<rpc::GetStatusRequest>,
+) -> Result<Response<rpc::GetStatusResponse>, Status> {
+    let own = match site.identities.own() {
+        Some(own) => Own {
+            name: own.identity().subject.name().to_string(),
+            not_after: Some(own.not_after()),
+            cas: own.cas(),
+            warnings: own.warnings(UnixMillis::now()),
+        },
+        None => Own::default(),
+    };
+    let answer = crate::site::status::status(&site.registry, site.started_at, own);
+    Ok(Response::new(answer))
+}
+
+pub(super) fn list(
+    site: &Site,
+    _request: Request<rpc::ListAgentsRequest>,
+) -> Result<Response<rpc::ListAgentsResponse>, Status> {
+    let certificate = |host: &HostName| CertificateOf {
+        not_after: site
+            .sessions
+            .of(host)
+            .and_then(|session| session.life_end.not_after()),
+        revoked_at: site
+            .identities
+            .revocations
+            .last(&Subject::Agent { host: host.clone() }),
+    };
+    let agents = crate::site::agents::list(&site.registry, &site.sessions, certificate);
+    Ok(Response::new(rpc::ListAgentsResponse { agents }))
+}
+
+pub(super) async fn lose(
+    site: &Site,
+    request: Request<rpc::LoseAgentRequest>,
+) -> Result<Response<rpc::LoseAgentResponse>, Status> {
+    let by = Peer::of(&request)?.identity.to_string();
+    let request = request.into_inner();
+    let host: HostName = request.host.parse().map_err(|error| status::of_invalid(&error))?;
+    let reason = submit::reason(&request.reason);
+    if reason.trim().is_empty() {
+        return Err(Status::invalid_argument(
+            "say why the host is declared lost: the reason is empty",
+        ));
+    }
+    let declared = Declared {
+        by: &by,
+        reason: &reason,
+    };
+    let ended = crate::site::lose::lose(&site.engine, &site.registry, &site.sessions, &host, &declared)
+        .await
+        .map_err(|error| status::of_lose(&error))?;
+    tracing::warn!(%host, by, reason, ended = ended.len(), "declared lost");
+    let operations = ended
+        .iter()
+        .map(|record| record.to_rpc(Include::Summary))
+        .collect();
+    Ok(Response::new(rpc::LoseAgentResponse { operations }))
+}
