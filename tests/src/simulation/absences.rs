@@ -7,10 +7,8 @@ use std::time::Duration;
 use hostler_common::id::HostName;
 use tokio::time::Instant;
 
+use super::scenario::{LATE_TIMES, Scenario};
 use super::witness::Witness;
-
-/// The last messages of a host that has gone may be under way for so long.
-const LATE: Duration = Duration::from_secs(25);
 
 /// Clones share it.
 #[derive(Clone)]
@@ -21,10 +19,11 @@ pub(super) struct Absences {
 }
 
 impl Absences {
-    /// A host is to be missed after three of these.
-    pub(super) fn new(heartbeat: Duration) -> Self {
+    /// A host is to be missed after three heartbeats, and when its last messages cannot be under way any more.
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let late = Duration::from_millis(scenario.latency_ms.1) * LATE_TIMES;
         Self {
-            silence: heartbeat * 3 + LATE,
+            silence: scenario.config.sessions.heartbeat * 3 + late + Duration::from_secs(2),
             gone: Arc::default(),
         }
     }

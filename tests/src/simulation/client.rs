@@ -215,7 +215,8 @@ impl Client {
         }
     }
 
-    async fn list(&self) {
+    /// Reads the list, and holds it against what must be in it.
+    pub(super) async fn list(&self) {
         let enrolled = self.witness.enrolled();
         let gone = self.absences.long_gone();
         let request = self.request(rpc::ListHypervisorsRequest {});

@@ -117,7 +117,7 @@ async fn simulate(world: &World, dir: &Path) {
     let witness = Witness::new(world, &hosts);
     let network = Network::new(world, &witness);
     let coordinator = Coordinator::new(world, &witness, &Keys::default());
-    let absences = Absences::new(world.scenario().config.sessions.heartbeat);
+    let absences = Absences::new(world.scenario());
     let agents = hosts.iter().map(|host| Agent::new(world, host.clone(), dir));
     let mut faults = Faults::new(world, agents.collect(), &coordinator, &network, &absences);
     let client = |name: String| Client {
@@ -142,6 +142,7 @@ async fn simulate(world: &World, dir: &Path) {
         while !looking.world.is_calm() {
             sleep(Duration::from_secs(5)).await;
             looking.resolve().await;
+            looking.list().await;
         }
     });
     faults.storm(Instant::now() + world.scenario().storm).await;

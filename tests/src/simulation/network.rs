@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::coordinator::Coordinator;
+use super::scenario::LATE_TIMES;
 use super::witness::Witness;
 use super::world::World;
 
@@ -129,7 +130,7 @@ impl Network {
         let times = *self.slowness.lock().unwrap_or_else(PoisonError::into_inner);
         let once = self.world.roll(|dice| dice.millis(low, high + 1));
         match self.world.strikes(5) {
-            true => once * 20,
+            true => once * LATE_TIMES,
             false => once * u32::try_from(times).unwrap_or(1),
         }
     }

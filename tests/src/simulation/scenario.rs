@@ -39,6 +39,9 @@ pub(super) struct Scenario {
     pub(super) config: Config,
 }
 
+/// How many times as long a late message takes.
+pub(super) const LATE_TIMES: u32 = 20;
+
 impl Scenario {
     /// Of `seed`.
     pub(super) fn of(seed: u64, dice: &mut Dice) -> Self {
@@ -52,8 +55,9 @@ impl Scenario {
             take_patience: secs(dice, 60, 300),
             ..OperationsConfig::default()
         };
-        let heartbeat = dice.millis(if large { 4000 } else { 500 }, 5001);
         let slowest = *dice.pick(&[3, 20, 200, 900]);
+        // A sign of life and its answer fit well into three of them: who is silent for that long is gone.
+        let heartbeat = dice.millis(if large { 4000 } else { 500.max(2 * slowest) }, 5001);
         let hosts = if large {
             dice.between(100, 301)
         } else {
