@@ -21,8 +21,9 @@ fn the_example_loads_and_what_it_shows_are_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/coordinator.toml");
     let example = Config::load(&path).unwrap();
     let tls = &example.tls;
+    let ca_dir = &example.enrolment.as_ref().unwrap().ca_dir;
     let short = format!(
-        "[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n",
+        "[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n[enrolment]\nca_dir = {ca_dir:?}\n",
         tls.ca, tls.certificate, tls.key
     );
     let defaults = load(&short).unwrap();
@@ -31,7 +32,7 @@ fn the_example_loads_and_what_it_shows_are_the_defaults() {
 
 #[test]
 fn the_example_and_the_page_name_every_key() {
-    for table in ["", "[tls]", "[sessions]", "[operations]"] {
+    for table in ["", "[tls]", "[enrolment]", "[sessions]", "[operations]"] {
         let refusal = load(&format!("{table}\nno_such_key = 1\n")).unwrap_err();
         let (_, expected) = refusal
             .rsplit_once(", expected")

@@ -245,6 +245,11 @@ impl SimulatedAgent {
             .expect("the session lives");
     }
 
+    /// The same; false when its session has ended.
+    pub async fn try_send(&self, message: session_request::Message) -> bool {
+        self.outbound.send(request(message)).await.is_ok()
+    }
+
     /// Waits for a message of the coordinator.
     pub async fn until<T>(&self, what: &str, find: impl Fn(&session_response::Message) -> Option<T>) -> T {
         wait::until(what, || async { self.received.borrow().iter().find_map(&find) }).await

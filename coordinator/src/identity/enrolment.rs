@@ -156,7 +156,15 @@ impl Enrolment {
         }
     }
 
-    async fn attempt(&self, from: SocketAddr, request: EnrolRequest) -> Result<EnrolResponse, EnrolError> {
+    /// One attempt of somebody at `from`.
+    ///
+    /// # Errors
+    /// Why there is no certificate.
+    pub async fn attempt(
+        &self,
+        from: SocketAddr,
+        request: EnrolRequest,
+    ) -> Result<EnrolResponse, EnrolError> {
         let token =
             EnrolToken::parse(&request.token).map_err(|error| EnrolError::Refused(Refusal::Form(error)));
         let id = token.as_ref().ok().map(EnrolToken::id);

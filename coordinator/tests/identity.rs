@@ -1,0 +1,334 @@
+//! Tokens and revocations as they are stored, the first word of an older agent, and a CA that cannot be used.
+
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use hostler_common::error::Chain;
+use hostler_common::rpc::hostler::agent::v1::{SessionRequest, session_request};
+use hostler_common::rpc::hostler::enrol::v1::EnrolRequest;
+use hostler_common::units::UnixMillis;
+use hostler_coordinator::config::Config;
+use hostler_coordinator::identity::Identities;
+use hostler_coordinator::identity::enrolment::{EnrolError, Enrolment};
+use hostler_coordinator::identity::revocation::RevocationRecord;
+use hostler_coordinator::identity::tokens::{Ended, Refusal, Standing, TokenRecord};
+use hostler_coordinator::session::version;
+use hostler_coordinator::store::{Order, Range, Revision, Store};
+use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
+use hostler_pki::issued::Existing;
+use hostler_pki::{EnrolToken, Fingerprint, KeyRequest};
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+const CREATED: UnixMillis = UnixMillis(1_763_790_000_000);
+const EXPIRES: UnixMillis = UnixMillis(1_763_793_600_000);
+const BETWEEN: UnixMillis = UnixMillis(1_763_790_060_000);
+
+fn token() -> EnrolToken {
+    EnrolToken::new("h1".parse().unwrap(), Fingerprint::from_bytes([7; 32])).unwrap()
+}
+
+fn record_of(token: &EnrolToken) -> TokenRecord {
+    TokenRecord {
+        id: token.id().to_string(),
+        host: "h1".parse().unwrap(),
+        secret_hash: HEXLOWER.encode(token.secret_hash().as_bytes()),
+        created_by: "spiffe://fleet.test/client/admin/ada".to_owned(),
+        created_at: CREATED,
+        expires_at: EXPIRES,
+        ended: None,
+    }
+}
+
+#[test]
+fn a_token_is_taken_in_its_time_by_one_key_and_refused_with_its_reason_otherwise() {
+    let token = token();
+    let open = record_of(&token);
+    assert_eq!(open.admit(&token, "key", BETWEEN), Ok(()));
+    let said = |record: &TokenRecord, key: &str, now| record.admit(&token, key, now).unwrap_err();
+
+    let expired = said(&open, "key", EXPIRES);
+    assert!(matches!(expired, Refusal::Expired { .. }), "{expired}");
+    assert!(
+        expired.to_string().contains("expired at 2025-11-22T"),
+        "{expired}"
+    );
+    let early = said(&open, "key", UnixMillis(CREATED.0 - 3_600_000));
+    assert!(matches!(early, Refusal::ClockWentBack { .. }), "{early}");
+    assert_eq!(
+        open.admit(&token, "key", UnixMillis(CREATED.0 - 1000)),
+        Ok(()),
+        "clocks are corrected by seconds"
+    );
+
+    let mut used = open.clone();
+    used.ended = Some(Ended::Used {
+        at: BETWEEN,
+        from: "192.0.2.7".to_owned(),
+        key: "key".to_owned(),
+    });
+    assert_eq!(used.admit(&token, "key", BETWEEN), Ok(()), "the answer was lost");
+    let other = said(&used, "other", BETWEEN);
+    assert!(
+        matches!(other, Refusal::Used { .. }) && other.to_string().contains("from 192.0.2.7"),
+        "{other}"
+    );
+    assert!(matches!(said(&used, "key", EXPIRES), Refusal::Expired { .. }));
+
+    let mut revoked = open.clone();
+    revoked.ended = Some(Ended::Revoked {
+        at: BETWEEN,
+        by: "spiffe://fleet.test/client/admin/bob".to_owned(),
+    });
+    let said_revoked = said(&revoked, "key", BETWEEN).to_string();
+    assert!(said_revoked.contains("admin/bob"), "{said_revoked}");
+
+    // Another secret, or another host, under the same id.
+    let forged = record_of(&self::token());
+    assert!(matches!(
+        said(&forged, "key", BETWEEN),
+        Refusal::Altered {
+            what: "its secret",
+            ..
+        }
+    ));
+    let mut elsewhere = open.clone();
+    elsewhere.host = "h2".parse().unwrap();
+    assert!(matches!(
+        said(&elsewhere, "key", BETWEEN),
+        Refusal::Altered { what: "its host", .. }
+    ));
+    // Who does not have the secret hears nothing of where the token stands.
+    revoked.secret_hash = forged.secret_hash;
+    assert!(matches!(said(&revoked, "key", BETWEEN), Refusal::Altered { .. }));
+}
+
+#[test]
+fn what_this_version_stored_is_read_by_later_ones() {
+    let used: TokenRecord = serde_json::from_str(include_str!("frozen/token-used-1.json")).unwrap();
+    assert_eq!(used.standing(BETWEEN), Standing::Used);
+    let revoked: TokenRecord = serde_json::from_str(include_str!("frozen/token-revoked-1.json")).unwrap();
+    assert_eq!(revoked.standing(BETWEEN), Standing::Revoked);
+    let open = TokenRecord { ended: None, ..used };
+    assert_eq!(open.standing(BETWEEN), Standing::Open);
+    assert_eq!(open.standing(EXPIRES), Standing::Expired);
+    let revocation: RevocationRecord =
+        serde_json::from_str(include_str!("frozen/revocation-1.json")).unwrap();
+    assert_eq!(revocation.identity.subject.to_string(), "client/operator/eve");
+    assert_eq!(revocation.revoked_at, BETWEEN);
+}
+
+#[test]
+fn the_hello_of_the_first_version_is_understood_and_taken() {
+    let bytes = HEXLOWER
+        .decode(
+            include_str!("frozen/session-request-hello-1.hex")
+                .trim()
+                .as_bytes(),
+        )
+        .unwrap();
+    let request = SessionRequest::decode(&*bytes).unwrap();
+    let Some(session_request::Message::Hello(hello)) = request.message else {
+        panic!("{request:?}")
+    };
+    assert_eq!((&*hello.host, hello.protocol), ("node-3", 1));
+    assert_eq!(hello.journaled_operation_ids.len(), 1);
+    assert_eq!(version::check(&hello.agent_version), Ok(()));
+}
+
+/// A CA, a coordinator's certificate of it, and its configuration.
+struct Site {
+    dir: TempDir,
+    config: Config,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let pki = dir.path().join("pki");
+        let authority = Authority::init(&pki, "fleet.test".parse().unwrap(), DEFAULT_CA_LIFETIME).unwrap();
+        let identity = "spiffe://fleet.test/coordinator/c1".parse().unwrap();
+        let issued = authority.issue(&identity, &IssueOptions::default()).unwrap();
+        issued.write(&pki, "c1", Existing::Keep).unwrap();
+        let config = config(dir.path(), &pki);
+        Self { dir, config }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("pki")
+    }
+
+    async fn start(&self, store: &Store) -> Result<Identities, String> {
+        // What follows the store is not needed, and ends here.
+        let mut tasks = JoinSet::new();
+        let started = Identities::start(&self.config, store, &mut tasks).await;
+        started.map_err(|error| Chain(&error).to_string())
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.dir.path().join("data")).unwrap()
+    }
+}
+
+fn config(dir: &Path, ca_dir: &Path) -> Config {
+    let pki = dir.join("pki");
+    let text = format!(
+        "[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n[enrolment]\nca_dir = {:?}\nagent_life = '1h'\n",
+        pki.join("ca.crt"),
+        pki.join("c1.crt"),
+        pki.join("c1.key"),
+        ca_dir
+    );
+    Config::parse(Path::new("coordinator.toml"), &text).unwrap()
+}
+
+#[tokio::test]
+async fn a_ca_that_is_missing_loose_or_another_is_refused_at_the_start_with_the_way_out() {
+    let mut site = Site::new();
+    let store = site.store();
+    site.start(&store).await.unwrap();
+    let key = site.path().join("ca.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = site.start(&store).await.unwrap_err();
+    assert!(
+        said.contains("[enrolment]") && said.contains("ca.key") && said.contains("0600"),
+        "{said}"
+    );
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    let other = TempDir::new().unwrap();
+    Authority::init(other.path(), "fleet.test".parse().unwrap(), DEFAULT_CA_LIFETIME).unwrap();
+    site.config = config(site.dir.path(), other.path());
+    let said = site.start(&store).await.unwrap_err();
+    assert!(
+        said.contains("which this coordinator does not trust") && said.contains("ca.crt"),
+        "{said}"
+    );
+    site.config = config(site.dir.path(), Path::new("/nonexistent"));
+    let said = site.start(&store).await.unwrap_err();
+    assert!(
+        said.contains("/nonexistent") && said.contains("hostler-pki init"),
+        "{said}"
+    );
+}
+
+async fn revision(store: &Store) -> Revision {
+    let all = Range {
+        prefix: "/".to_owned(),
+        beyond: None,
+        at_most: 1,
+        order: Order::Ascending,
+    };
+    store.list(all).await.unwrap().1
+}
+
+fn address(text: &str) -> SocketAddr {
+    format!("{text}:40000").parse().unwrap()
+}
+
+fn request(token: &EnrolToken, key: &KeyRequest) -> EnrolRequest {
+    EnrolRequest {
+        token: token.to_word().to_string(),
+        csr_der: key.csr_der().to_vec(),
+        agent_version: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn of_10000_guesses_none_is_in_none_is_stored_and_a_right_token_from_elsewhere_is_taken() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let enrolment = Enrolment::new(identities.clone(), Vec::new());
+    let root = identities.own().unwrap().root();
+    let life = Duration::from_secs(3600);
+    let made = identities.tokens.create("h1".parse().unwrap(), root, "ada", life);
+    let (right, _) = made.await.unwrap();
+    let key = KeyRequest::new().unwrap();
+    let before = revision(&store).await;
+    let (mut refused, mut told_to_wait) = (0, 0);
+    // From one address first, then from thousands.
+    for number in 0..10_000_u32 {
+        let from = match number {
+            0..5000 => address("192.0.2.7"),
+            _ => address(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string()),
+        };
+        let guess = EnrolToken::new("h1".parse().unwrap(), root).unwrap();
+        match enrolment.attempt(from, request(&guess, &key)).await {
+            Err(EnrolError::Refused(_)) => refused += 1,
+            Err(error @ EnrolError::TooOften { .. }) => {
+                assert!(error.to_string().contains("try again in"), "{error}");
+                told_to_wait += 1;
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    assert_eq!(refused + told_to_wait, 10_000);
+    // What the buckets hold, and what flows into them while a busy machine comes so far.
+    assert!(refused < 2000, "{refused} guesses were looked at");
+    assert_eq!(revision(&store).await, before, "a guess costs no write");
+
+    let from_there = enrolment
+        .attempt(address("192.0.2.7"), request(&right, &key))
+        .await;
+    assert!(
+        matches!(from_there, Err(EnrolError::TooOften { .. })),
+        "{from_there:?}"
+    );
+    let elsewhere = enrolment
+        .attempt(address("198.51.100.1"), request(&right, &key))
+        .await;
+    let answer = elsewhere.unwrap();
+    let issued = key.complete(&answer.certificate_pem).unwrap();
+    assert_eq!(issued.identity.to_string(), "spiffe://fleet.test/agent/h1");
+    let left = UnixMillis::now().until(issued.not_after);
+    assert!(left <= life, "the configured life");
+}
+
+#[tokio::test]
+async fn a_broken_request_is_not_a_guess_and_uses_up_no_token() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let enrolment = Enrolment::new(identities.clone(), Vec::new());
+    let root = identities.own().unwrap().root();
+    let life = Duration::from_secs(3600);
+    let tokens = &identities.tokens;
+    let (right, _) = tokens
+        .create("h1".parse().unwrap(), root, "ada", life)
+        .await
+        .unwrap();
+    let key = KeyRequest::new().unwrap();
+    let mut refused = 0;
+    for _ in 0..100 {
+        let from = address("192.0.2.7");
+        let mut bad = request(&right, &key);
+        bad.csr_der.truncate(10);
+        match enrolment.attempt(from, bad).await {
+            // Not a wrong token: it does not count.
+            Err(EnrolError::Request(_)) => refused += 1,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    assert_eq!(refused, 100);
+    assert!(
+        enrolment
+            .attempt(address("192.0.2.7"), request(&right, &key))
+            .await
+            .is_ok()
+    );
+    let other = KeyRequest::new().unwrap();
+    let again = enrolment
+        .attempt(address("192.0.2.7"), request(&right, &other))
+        .await;
+    assert!(
+        matches!(again, Err(EnrolError::Refused(Refusal::Used { .. }))),
+        "{again:?}"
+    );
+}
