@@ -7,6 +7,7 @@ pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod fleet;
+pub mod kept;
 pub mod owner;
 pub mod pki;
 pub mod pool;

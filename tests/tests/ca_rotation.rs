@@ -1,0 +1,239 @@
+//! Hosts that enrol, renew and follow a new CA by themselves, with lives of seconds: the agent's side against a real
+//! coordinator.
+
+#![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hostler_agent::identity::enrol::{CallError, EnrolError};
+use hostler_common::rpc::hostler::site::v1 as site;
+use hostler_common::rpc::operations::v1::HypervisorState;
+use hostler_common::units::UnixMillis;
+use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions, rotation};
+use hostler_pki::issued::Existing;
+use hostler_pki::{CoordinatorAddress, Credentials, EnrolToken, TlsFiles};
+use hostler_tests::fleet::Fleet;
+use hostler_tests::kept::KeptHost;
+use hostler_tests::wait;
+
+const AVAILABLE: HypervisorState = HypervisorState::AvailableToCreate;
+
+async fn fleet(agent_life: Duration) -> Fleet {
+    Fleet::start_with(|config| {
+        if let Some(enrolment) = &mut config.enrolment {
+            enrolment.agent_life = agent_life;
+        }
+    })
+    .await
+}
+
+async fn token(fleet: &Fleet, host: &str) -> EnrolToken {
+    let request = site::CreateTokenRequest {
+        host: host.to_owned(),
+        expires_seconds: 0,
+    };
+    let made = fleet.site("admin").create_token(request).await.unwrap();
+    EnrolToken::parse(&made.into_inner().token).unwrap()
+}
+
+fn agents_at(fleet: &Fleet) -> CoordinatorAddress {
+    fleet.address.to_string().parse().unwrap()
+}
+
+async fn enrolled(fleet: &Fleet, name: &str) -> KeptHost {
+    let mut host = KeptHost::new(name);
+    let token = token(fleet, name).await;
+    host.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    host.begin(&agents_at(fleet));
+    fleet.until_state(&format!("{name}-hv"), AVAILABLE).await;
+    host
+}
+
+#[tokio::test]
+async fn a_host_enrols_by_one_command_and_its_agent_is_listed() {
+    let fleet = fleet(Duration::from_secs(3600)).await;
+    let mut host = KeptHost::new("h1");
+    let token = token(&fleet, "h1").await;
+    let said = host.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    for told in [
+        "is for h1",
+        "proved itself",
+        "spiffe://fleet.test/agent/h1",
+        "service",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    assert!(!said.contains(token.to_word().as_str()), "{said}");
+    let config = std::fs::read_to_string(host.dir().join("agent.toml")).unwrap();
+    assert!(config.contains("coordinator = \"127.0.0.1:1312\""), "{config}");
+    assert!(!host.dir().join("identity/enrol.key").exists());
+    host.begin(&agents_at(&fleet));
+    fleet.until_state("h1-hv", AVAILABLE).await;
+    host.stop().await;
+    // With the token that is used up, and the key of it gone.
+    let again = host.enrol(&token, &fleet.enrol_at()).await.unwrap_err();
+    assert!(
+        matches!(
+            again,
+            EnrolError::Call {
+                source: CallError::Refused { .. }
+            }
+        ),
+        "{again:?}"
+    );
+    assert!(host.valid_until().is_some());
+}
+
+#[tokio::test]
+async fn a_host_that_died_before_it_had_its_answer_runs_the_same_command_again() {
+    let fleet = fleet(Duration::from_secs(3600)).await;
+    let host = KeptHost::new("h1");
+    let token = token(&fleet, "h1").await;
+    // Nobody may write there: the certificate comes, and is lost.
+    let identity = host.dir().join("identity");
+    std::fs::create_dir_all(identity.join("agent.pem")).unwrap();
+    let lost = host.enrol(&token, &fleet.enrol_at()).await.unwrap_err();
+    assert!(matches!(lost, EnrolError::Put { .. }), "{lost:?}");
+    let key = std::fs::read(identity.join("enrol.key")).unwrap();
+    std::fs::remove_dir(identity.join("agent.pem")).unwrap();
+    let said = host.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    assert!(said.contains("goes on with"), "{said}");
+    let pair = std::fs::read(&host.files.key).unwrap();
+    assert!(
+        pair.windows(key.len()).any(|part| part == key),
+        "another key was made"
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_sent_to_nobody_but_the_coordinator_that_made_it() {
+    let (fleet, foreign) = (
+        fleet(Duration::from_secs(3600)).await,
+        fleet(Duration::from_secs(3600)).await,
+    );
+    let token = token(&fleet, "h1").await;
+    let host = KeptHost::new("h1");
+    let refused = host.enrol(&token, &foreign.enrol_at()).await.unwrap_err();
+    let wrong_port = host.enrol(&token, &agents_at(&fleet)).await.unwrap_err();
+    let chain = |error: &EnrolError| hostler_common::error::Chain(error).to_string();
+    assert!(
+        chain(&refused).contains("nothing was sent"),
+        "{}",
+        chain(&refused)
+    );
+    assert!(
+        chain(&wrong_port).contains("the port for enrolment"),
+        "{}",
+        chain(&wrong_port)
+    );
+    host.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    // A host that is somebody keeps that.
+    let other = self::token(&fleet, "h2").await;
+    let other = host.enrol(&other, &fleet.enrol_at()).await.unwrap_err();
+    assert!(matches!(other, EnrolError::OtherHost { .. }), "{other:?}");
+}
+
+#[tokio::test]
+async fn certificates_of_seconds_follow_each_other_and_the_session_stays() {
+    let fleet = fleet(Duration::from_secs(10)).await;
+    let mut host = enrolled(&fleet, "h1").await;
+    let first = host.valid_until().unwrap();
+    let beyond = first.plus(Duration::from_secs(1));
+    wait::until("the next certificate, and the end of the first", || async {
+        let is_later = host.valid_until().is_some_and(|end| end > beyond);
+        (is_later && UnixMillis::now() > first).then_some(())
+    })
+    .await;
+    assert_eq!(fleet.state("h1-hv").await, Some(AVAILABLE));
+    assert_eq!(host.dials(), 1, "the session was dropped");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_slept_past_its_certificate_comes_back_with_a_new_token_and_no_restart() {
+    let fleet = fleet(Duration::from_secs(3600)).await;
+    let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
+    let mut host = KeptHost::new("h1");
+    let first = token(&fleet, "h1").await;
+    host.enrol(&first, &fleet.enrol_at()).await.unwrap();
+    let options = IssueOptions {
+        lifetime: Duration::from_secs(1),
+        ..IssueOptions::default()
+    };
+    let identity = Credentials::load(&host.files).unwrap().identity().clone();
+    let short = Authority::open(&ca_dir).unwrap().issue(&identity, &options);
+    short.unwrap().write_one_file(&host.files.certificate).unwrap();
+    wait::until("end of the certificate", || async {
+        host.valid_until().is_none().then_some(())
+    })
+    .await;
+    host.begin(&agents_at(&fleet));
+    wait::until("the agent tries", || async { (host.dials() > 0).then_some(()) }).await;
+    assert_eq!(fleet.state("h1-hv").await, None);
+    let second = token(&fleet, "h1").await;
+    let said = host.enrol(&second, &fleet.enrol_at()).await.unwrap();
+    assert!(said.contains("expired at"), "{said}");
+    fleet.until_state("h1-hv", AVAILABLE).await;
+    assert!(host.dials() <= 10, "{} dials", host.dials());
+    host.stop().await;
+}
+
+/// As `hostler-pki issue coordinator --force` does.
+fn reissue(ca_dir: &Path, files: &TlsFiles) {
+    let authority = Authority::open(ca_dir).unwrap();
+    let identity = Credentials::load(files).unwrap().identity().clone();
+    let issued = authority.issue(&identity, &IssueOptions::default()).unwrap();
+    let stem = files.certificate.file_stem().unwrap().to_str().unwrap();
+    issued.write(ca_dir, stem, Existing::Replace).unwrap();
+}
+
+#[tokio::test]
+async fn a_new_ca_takes_the_place_of_the_old_one_and_no_agent_is_dropped() {
+    let mut fleet = fleet(Duration::from_secs(10)).await;
+    let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
+    let mut hosts = Vec::new();
+    for name in ["h1", "h2", "h3"] {
+        hosts.push(enrolled(&fleet, name).await);
+    }
+    let old = Credentials::load(&fleet.tls_files()).unwrap().root();
+    rotation::begin(&ca_dir, DEFAULT_CA_LIFETIME).unwrap();
+    wait::until("every host trusts both", || async {
+        hosts.iter().all(|host| host.roots() == 2).then_some(())
+    })
+    .await;
+    rotation::switch(&ca_dir).unwrap();
+    reissue(&ca_dir, &fleet.tls_files());
+    wait::until("every host has a certificate of the new CA", || async {
+        let is_new = |host: &KeptHost| Credentials::load(&host.files).is_ok_and(|own| own.root() != old);
+        hosts.iter().all(is_new).then_some(())
+    })
+    .await;
+    for host in &hosts {
+        assert_eq!(fleet.state(&format!("{}-hv", host.host)).await, Some(AVAILABLE));
+        assert_eq!(host.dials(), 1, "the session of {} was dropped", host.host);
+    }
+    // The clients of this test get theirs anew, before the old CA goes.
+    for entry in std::fs::read_dir(&ca_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("client-"))
+        {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let stage = rotation::status(&ca_dir).unwrap();
+    rotation::finish(&ca_dir, Some(&stage.old().unwrap().id)).unwrap();
+    // Their connections are still those that the old CA vouched for, so they trust it until the next.
+    fleet.restart().await;
+    wait::until("nobody trusts the old CA", || async {
+        hosts.iter().all(|host| host.roots() == 1).then_some(())
+    })
+    .await;
+    for host in &mut hosts {
+        fleet.until_state(&format!("{}-hv", host.host), AVAILABLE).await;
+        assert!(Credentials::load(&host.files).is_ok_and(|own| own.root() != old));
+        host.stop().await;
+    }
+}
