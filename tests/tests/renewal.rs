@@ -128,7 +128,7 @@ async fn a_renewal_that_is_refused_says_why_and_the_session_goes_on() {
     assert!(answer.reason.contains("[enrolment]"), "{}", answer.reason);
 }
 
-/// The last moment of the certificate that the port shows.
+/// The certificate that the port shows.
 async fn shown(fleet: &Fleet) -> Vec<u8> {
     let tcp = TcpStream::connect(fleet.address).await.unwrap();
     let connector = TlsConnector::from(fleet.ca.client_config("client/viewer/test"));
@@ -136,8 +136,7 @@ async fn shown(fleet: &Fleet) -> Vec<u8> {
         .connect("localhost".try_into().unwrap(), tcp)
         .await
         .unwrap();
-    let shown = tls.get_ref().1.peer_certificates().unwrap()[0].to_vec();
-    shown
+    tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 fn put_another(files: &TlsFiles, authority: &Authority) {
@@ -163,7 +162,6 @@ async fn the_coordinators_own_certificate_is_replaced_without_dropping_anybody()
     let before = shown(&fleet).await;
     let files = fleet.tls_files();
     let authority = Authority::open(files.ca.parent().unwrap()).unwrap();
-    // Half of it first: a key that does not fit is not taken.
     let kept = std::fs::read(&files.key).unwrap();
     put_another(&files, &authority);
     wait::until("the new certificate is shown", || async {
