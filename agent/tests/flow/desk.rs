@@ -541,6 +541,30 @@ fn an_end_that_nobody_asked_for_stops_what_runs_and_keeps_its_journal_aside() {
     assert!(rig.todo().is_empty());
 }
 
+#[test]
+fn what_follows_on_a_resource_is_not_taken_while_the_step_before_it_runs() {
+    let mut rig = rig();
+    let (_, operation) = running(&mut rig);
+    let ended = FinishAnswer {
+        operation_id: operation.to_string(),
+        accepted: false,
+        reason: "somebody resolved it".into(),
+    };
+    rig.desk.finish_answered(&ended);
+    let next = offer(1);
+    rig.desk.offered(next.clone(), rig.now);
+    rig.desk.offered(offer(2), rig.now);
+    let taken: Vec<_> = rig.proposals().into_iter().map(resource_of).collect();
+    assert_eq!(taken, ["hv-2"], "the other resource is nobody's");
+    rig.desk.run_ended(operation, RunEnd::Halted, 1, rig.now);
+    let taken = rig.proposals();
+    assert_eq!(taken[0].operation_id, next.operation_id);
+}
+
+fn resource_of(propose: Propose) -> String {
+    propose.proposal.unwrap_or_default().name
+}
+
 fn dropped(todo: Vec<Do>) -> Vec<String> {
     let fates = todo.into_iter().filter_map(|action| match action {
         Do::Drop { fate, .. } => Some(format!("{fate:?}")),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hostler_common::id::{Fence, OperationId};
+use hostler_common::id::{Fence, OperationId, ResourceName};
 use tokio::time::Instant;
 
 use super::{Asked, Desk, Do, RUNNING_BOUND};
@@ -24,14 +24,16 @@ impl Desk {
         let mut running = self.held.values().filter(busy).count();
         let ids: Vec<_> = self.held.keys().copied().collect();
         for operation in ids {
+            let waits = |held: &&Held| held.waiting && !matches!(held.work, Work::Dropping);
+            let Some(held) = self.held.get(&operation).filter(waits) else {
+                continue;
+            };
+            let barred = self.is_changed_by_another(operation, held.resource.as_ref());
             let Some(held) = self.held.get_mut(&operation) else {
                 continue;
             };
-            if !held.waiting || matches!(held.work, Work::Dropping) {
-                continue;
-            }
             let line = match &held.work {
-                Work::Idle if running >= RUNNING_BOUND => continue,
+                Work::Idle if running >= RUNNING_BOUND || barred => continue,
                 Work::Idle => {
                     running += 1;
                     match held.journaled {
@@ -45,6 +47,13 @@ impl Desk {
             held.asked = true;
             self.propose(operation, true, Some(line), now);
         }
+    }
+
+    /// Whether a run of another operation on `resource` has not ended. The coordinator may hold that for ended, and yet
+    /// the step that it was in goes on.
+    fn is_changed_by_another(&self, operation: OperationId, resource: Option<&ResourceName>) -> bool {
+        let mut others = self.held.iter().filter(|(id, _)| **id != operation);
+        others.any(|(_, held)| held.is_going() && held.resource.as_ref() == resource)
     }
 
     pub(super) fn say_lines(&mut self, operation: OperationId, now: Instant, room: &mut usize) {
@@ -101,7 +110,10 @@ impl Desk {
         let Some(held) = self.held.get_mut(&operation) else {
             return;
         };
-        let Work::Over { ending, finish_at, .. } = &mut held.work else {
+        let Work::Over {
+            ending, finish_at, ..
+        } = &mut held.work
+        else {
             return;
         };
         if *finish_at > now {
