@@ -43,6 +43,17 @@ pub enum FencesError {
         #[source]
         source: serde_json::Error,
     },
+    /// A later version wrote it.
+    #[error(
+        "the fences {} have format {found}; this version reads formats up to {VERSION}: install the newer version again",
+        path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
     /// It cannot be replaced.
     #[error("cannot write the fences {}", path.display())]
     Write {
@@ -82,12 +93,21 @@ impl Stored {
         let stored: Self = serde_json::from_slice(bytes)?;
         let wrong = |what| Err(serde_json::Error::custom(what));
         match stored.sum {
-            _ if stored.version > VERSION => wrong("a later version wrote it"),
             None if stored.version == VERSION => wrong("its sum is missing"),
             Some(said) if said != sum(&stored.fences)? => wrong("its sum is wrong"),
             Some(_) | None => Ok(stored.fences),
         }
     }
+}
+
+/// The version of a file that is later than this one's, whatever else is in it.
+fn later(bytes: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let versioned: Versioned = serde_json::from_slice(bytes).ok()?;
+    Some(versioned.version).filter(|version| *version > VERSION)
 }
 
 fn sum(fences: &Newest) -> serde_json::Result<String> {
@@ -111,10 +131,13 @@ impl Fences {
     /// When it is there and cannot be read.
     pub(super) fn open(path: PathBuf) -> Result<Self, FencesError> {
         let stored = match fs::read(&path) {
-            Ok(bytes) => Stored::read(&bytes).map_err(|source| FencesError::Damaged {
-                path: path.clone(),
-                source,
-            })?,
+            Ok(bytes) => match later(&bytes) {
+                Some(found) => return Err(FencesError::TooNew { path, found }),
+                None => Stored::read(&bytes).map_err(|source| FencesError::Damaged {
+                    path: path.clone(),
+                    source,
+                })?,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Newest::new(),
             Err(source) => return Err(FencesError::Read { path, source }),
         };

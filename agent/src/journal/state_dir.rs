@@ -96,6 +96,10 @@ impl StateDir {
             .create(&journals)
             .map_err(io(&journals))?;
         sync_parent(&journals).map_err(io(path))?;
+        // A process that died between a journal's first record and its name left a name that a loss of power takes away.
+        File::open(&journals)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io(&journals))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)

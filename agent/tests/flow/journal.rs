@@ -316,6 +316,21 @@ fn the_fence_of_a_journal_is_seen_by_the_next_process_and_outlives_the_journal()
 }
 
 #[test]
+fn fences_of_a_later_version_are_not_called_damaged() {
+    let dir = TempDir::new().unwrap();
+    let later = r#"{"version":3,"fences":{"hv1":7},"kept":"elsewhere"}"#;
+    fs::write(dir.path().join("fences.json"), later).unwrap();
+    let error = StateDir::open(dir.path()).unwrap_err();
+    let chain = hostler_common::error::Chain(&error).to_string();
+    assert!(
+        chain.contains("format 3")
+            && chain.contains("install the newer version")
+            && !chain.contains("damaged"),
+        "{chain}"
+    );
+}
+
+#[test]
 fn damaged_fences_stop_the_start_with_a_sentence() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("fences.json"), "{").unwrap();
