@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use hostler_common::id::{Fence, HostName, OperationId, ProcessToken};
 use hostler_common::operation::pack;
 use hostler_common::rpc::operations::v1::{CreateHypervisorRequest, DestroyHypervisorRequest};
@@ -10,6 +14,7 @@ use hostler_coordinator::operation::engine::{Asked, Asker, Engine, EngineError, 
 use hostler_coordinator::operation::state::{End, Event, IllegalTransition, Limits, Proposal};
 use hostler_coordinator::registry::{self, Registry};
 use hostler_coordinator::store::Store;
+use hostler_coordinator::store::memory::{self, Act, Conductor, Keys};
 use prost::Name;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -29,6 +34,10 @@ impl Rig {
     async fn start() -> Self {
         let directory = TempDir::new().unwrap();
         let store = Store::open(directory.path()).unwrap();
+        Self::on(store, directory).await
+    }
+
+    async fn on(store: Store, directory: TempDir) -> Self {
         let mut following = JoinSet::new();
         let registry = registry::spawn(store.clone(), None, &mut following)
             .await
@@ -180,4 +189,47 @@ async fn a_cancel_that_the_registry_shows_does_not_hide_the_end() {
         matches!(repeated, Err(EngineError::Illegal { .. })),
         "{repeated:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leaves_the_queue_while_it_is_barred_does_not_hide_that_attention_is_needed() {
+    const READ: Duration = Duration::from_secs(10);
+    let slow = Arc::new(AtomicBool::new(false));
+    let reads = slow.clone();
+    let conductor: Conductor = Arc::new(move |act| match act {
+        Act::Read if reads.load(Ordering::Relaxed) => Ok(READ),
+        Act::Read | Act::Write | Act::Written(_) => Ok(Duration::ZERO),
+    });
+    let (store, serving) = memory::open(&Keys::default(), conductor);
+    tokio::spawn(serving);
+    let mut rig = Rig::on(store, TempDir::new().unwrap()).await;
+    rig.following.shutdown().await;
+    let id = new(rig.create().await);
+    let waiting = new(rig.destroy().await);
+    let token = ProcessToken::generate();
+    let lease = rig
+        .engine
+        .propose(id, &host(), proposal(&token), "")
+        .await
+        .unwrap();
+    let mut following = JoinSet::new();
+    let beside = rig.beside(&mut following).await;
+    slow.store(true, Ordering::Relaxed);
+    let finished = Event::Finished {
+        token,
+        fence: lease.fence,
+        end: End::NeedsAttention,
+    };
+    let host = host();
+    let ending = rig
+        .engine
+        .apply(id, Some(&host), finished, |_| "stuck".to_owned());
+    let cancelling = async {
+        // The operation and the lock are read by then, what waits is not.
+        tokio::time::sleep(READ * 5 / 2).await;
+        beside.cancel(waiting, "bob").await
+    };
+    let (ended, cancelled) = tokio::join!(ending, cancelling);
+    assert_eq!(cancelled.unwrap().end(), Some(End::Failed));
+    assert_eq!(ended.unwrap().end(), Some(End::NeedsAttention));
 }

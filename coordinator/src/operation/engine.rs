@@ -442,7 +442,14 @@ impl Engine {
             let Held {
                 value: mut record,
                 modified,
-            } = self.operation(waiting).await?;
+            } = match self.operation(waiting).await {
+                Err(EngineError::NoSuchOperation { .. }) => continue,
+                found => found?,
+            };
+            // It has left the queue since that was read: the commit conflicts, and all of it is decided again.
+            if record.end().is_some() {
+                continue;
+            }
             let (life, _) = next(
                 self.limits,
                 record.operator(),
