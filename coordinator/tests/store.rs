@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,18 @@ async fn keys(store: &Store, range: Range) -> Vec<String> {
         .into_iter()
         .map(|entry| entry.key)
         .collect()
+}
+
+/// The store in `directory`, which was just closed.
+async fn reopened(directory: &Path) -> Store {
+    loop {
+        // The writer's thread lets the lock go when it has ended.
+        match Store::open(directory) {
+            Ok(store) => return store,
+            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Each law on each engine.
@@ -181,19 +194,37 @@ async fn what_was_committed_is_there_after_a_reopen_and_revisions_go_on() {
     let busy = Store::open(dir.path()).unwrap_err();
     assert!(matches!(busy, StoreError::InUse { .. }), "{busy}");
     drop(store);
-    let store = loop {
-        // The writer's thread lets the lock go when it has ended.
-        match Store::open(dir.path()) {
-            Ok(store) => break store,
-            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let store = reopened(dir.path()).await;
     assert_eq!(store.get("/a/1").await.unwrap().unwrap().value, b"x");
     let Committed::At(after) = store.commit(put("/a/2", "y", 0)).await.unwrap() else {
         panic!()
     };
     assert!(after > before);
+}
+
+#[tokio::test]
+async fn a_store_whose_file_is_taken_away_says_so_and_goes_on_when_it_is_back() {
+    for name in ["hostler.db", "hostler.db-wal"] {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.commit(put("/a/1", "kept", 0)).await.unwrap();
+        let (here, away) = (dir.path().join(name), dir.path().join("away"));
+        std::fs::rename(&here, &away).unwrap();
+        for replaced in [false, true] {
+            if replaced {
+                std::fs::copy(&away, &here).unwrap();
+            }
+            let refused = store.commit(put("/a/2", "lost with the process", 0)).await;
+            let said = Chain(&refused.unwrap_err()).to_string();
+            assert!(said.contains(name) && said.contains("move the file back"), "{said}");
+        }
+        std::fs::rename(&away, &here).unwrap();
+        assert_eq!(keys(&store, range(Order::Ascending, None, 9)).await, ["/a/1"]);
+        store.commit(put("/a/2", "kept", 0)).await.unwrap();
+        drop(store);
+        let store = reopened(dir.path()).await;
+        assert_eq!(keys(&store, range(Order::Ascending, None, 9)).await, ["/a/1", "/a/2"]);
+    }
 }
 
 #[test]

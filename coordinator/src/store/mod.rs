@@ -166,6 +166,15 @@ pub enum StoreError {
         /// The newest revision that was acknowledged.
         newest: Revision,
     },
+    /// It was there when it was opened.
+    #[error(
+        "{} was removed or replaced while the store was open: move the file back, or stop the coordinator and restore it from a backup",
+        path.display()
+    )]
+    Moved {
+        /// The store's file, or its log.
+        path: PathBuf,
+    },
     /// It lost its last commits.
     #[error(
         "the store {} is at revision {}, though revision {} was acknowledged: put the newest copy back; `hostler-coordinator --accept-loss` goes on without what is lost",

@@ -6,6 +6,7 @@
 
 mod backup;
 mod content;
+mod place;
 mod reader;
 mod schema;
 mod witness;

@@ -1,15 +1,17 @@
 //! The one writer. It takes every transaction that waits, commits them together, then answers each.
 //!
 //! Invariants: the witness hears of a revision after it is durable and before anybody else; what was refused is not
-//! found in the log by the next process, unless the refusal said so.
+//! found in the log by the next process, unless the refusal said so; nothing is committed to files that have lost their
+//! names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::content::Content;
+use super::place::Place;
 use super::schema::State;
 use super::witness::Witness;
 use super::{failure, uncertain};
@@ -23,6 +25,7 @@ const GROUP_AT_MOST: usize = 256;
 pub(super) struct Writer {
     connection: Connection,
     path: Arc<PathBuf>,
+    place: Place,
     hub: Hub,
     state: State,
     witness: Witness,
@@ -38,6 +41,7 @@ impl Writer {
     ) -> Self {
         Self {
             connection,
+            place: Place::of(&path),
             path,
             hub,
             state,
@@ -53,6 +57,10 @@ impl Writer {
                 .drain(..)
                 .map(|request| (request.transaction, request.answer))
                 .unzip();
+            if let Some(moved) = self.place.moved() {
+                refuse_moved(moved, answers);
+                continue;
+            }
             match self.commit(transactions) {
                 Ok((outcomes, events)) => {
                     for event in events {
@@ -128,6 +136,16 @@ impl Writer {
         self.state = State { revision, content };
         self.witness.tell(revision);
         Ok((outcomes, events))
+    }
+}
+
+fn refuse_moved(moved: &Path, answers: Vec<oneshot::Sender<Result<Committed, StoreError>>>) {
+    let refusal = || StoreError::Moved {
+        path: moved.to_owned(),
+    };
+    tracing::error!(error = %refusal(), "nothing can be stored");
+    for answer in answers {
+        let _ = answer.send(Err(refusal()));
     }
 }
 
