@@ -285,6 +285,7 @@ impl Run {
             what: &name,
             deadline: step.deadline(),
             patience,
+            leave: self.leave.clone(),
         };
         let shared = Arc::new(call);
         let step = Arc::clone(step);

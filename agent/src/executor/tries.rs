@@ -1,6 +1,7 @@
 //! One call of a step, tried again where its error allows it.
 //!
-//! It never tries again what is lost: a call that outlived its deadline still runs.
+//! It never tries again what is lost: a call that outlived its deadline still runs. Nor does another try begin under a
+//! lease that has run out.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
+use super::leave::Leave;
 use super::step::StepError;
 use crate::blocking::{Blocking, BlockingFault};
 
@@ -43,6 +45,8 @@ pub struct Call<'a> {
     pub deadline: Duration,
     /// As long as this, what may be tried again is, however often.
     pub patience: Duration,
+    /// Until when another try may begin.
+    pub leave: Leave,
 }
 
 impl Call<'_> {
@@ -60,6 +64,7 @@ impl Call<'_> {
         F: Fn() -> Result<T, StepError> + Clone + Send + 'static,
     {
         let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut leave = self.leave.clone();
         let mut tries = 0;
         let began = Instant::now();
         loop {
@@ -88,13 +93,53 @@ impl Call<'_> {
                     self.what, self.patience
                 ),
             });
+            let due = async {
+                tokio::time::sleep(waits.next_wait()).await;
+                leave.given().await;
+            };
             // Cancel-safe: all arms only wait.
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return Tried::Halted,
                 by = cancel.heard() => return Tried::Cancelled(StepError::cancelled(&by).to_string()),
-                () = tokio::time::sleep(waits.next_wait()) => {}
+                () = due => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::super::leave;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn another_try_waits_until_the_lease_is_renewed() {
+        let (granter, leave) = leave::channel(Instant::now());
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let mut making = tokio::spawn(async move {
+            let call = Call {
+                what: "make network",
+                deadline: Duration::from_secs(10),
+                patience: Duration::ZERO,
+                leave,
+            };
+            let halt = CancellationToken::new();
+            let once_more = move || match counted.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(StepError::message("not now", Retry::Later)),
+                _ => Ok(()),
+            };
+            call.make(&Blocking::new(1), &halt, Cancel::never(), |_| (), once_more)
+                .await
+        });
+        let early = tokio::time::timeout(Duration::from_secs(3600), &mut making).await;
+        assert!(early.is_err(), "nobody renewed it");
+        assert_eq!(tries.load(Ordering::SeqCst), 1);
+        granter.until(Instant::now() + Duration::from_secs(30));
+        assert_eq!(making.await.unwrap(), Tried::Good(()));
     }
 }
