@@ -32,7 +32,9 @@ fn config(dir: &Path) -> Config {
 async fn a_coordinator_that_serves_gives_signs_of_life_and_one_that_accepts_no_more_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let shutdown = CancellationToken::new();
-    let running = wiring::start(&config(dir.path()), shutdown.clone()).await.unwrap();
+    let running = wiring::start(&config(dir.path()), shutdown.clone())
+        .await
+        .unwrap();
     let vital = running.vital();
     assert_eq!(vital.signs().await, Ok(()));
     assert_eq!(vital.signs().await, Ok(()), "and again");
