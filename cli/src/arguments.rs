@@ -35,6 +35,9 @@ Examples:
   hostler backups create
   hostler operations list --unended
   hostler lock hv1 --for 30m --reason \"disk swap\"
+  hostler status
+  hostler tokens create --host hv7
+  hostler audit --since 1h
   hostler proxy --listen 127.0.0.1:1312";
 
 /// What was typed.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_client::FleetServiceClient;
+use hostler_common::rpc::hostler::site::v1::site_service_client::SiteServiceClient;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
 use hostler_pki::{ChannelOptions, CoordinatorAddress, Credentials, Role};
 use tonic::transport::Channel;
@@ -33,6 +34,7 @@ pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) needs: Role,
     look: Option<&'static str>,
+    storage: bool,
 }
 
 impl Call {
@@ -42,6 +44,7 @@ impl Call {
             name,
             needs: Role::Viewer,
             look: None,
+            storage: false,
         }
     }
 
@@ -51,6 +54,7 @@ impl Call {
             name,
             needs: Role::Operator,
             look: None,
+            storage: false,
         }
     }
 
@@ -60,6 +64,15 @@ impl Call {
             name,
             needs: Role::Admin,
             look: None,
+            storage: false,
+        }
+    }
+
+    /// The same; what it is about is shown by this command.
+    pub(crate) const fn look_at(self, command: &'static str) -> Self {
+        Self {
+            look: Some(command),
+            ..self
         }
     }
 
@@ -67,6 +80,7 @@ impl Call {
     pub(crate) const fn about_pools(self) -> Self {
         Self {
             look: Some("hostler storage list"),
+            storage: true,
             ..self
         }
     }
@@ -75,6 +89,7 @@ impl Call {
     pub(crate) const fn about_backups(self) -> Self {
         Self {
             look: Some("hostler backups list, or hostler storage list"),
+            storage: true,
             ..self
         }
     }
@@ -85,9 +100,14 @@ impl Call {
             .unwrap_or("hostler hypervisors list, or hostler operations list")
     }
 
+    /// The command that shows what it is about, when that is neither the fleet nor its storage.
+    pub(crate) fn shown_by(&self) -> Option<&'static str> {
+        self.look.filter(|_| !self.storage)
+    }
+
     /// Whether it is about what the agent of a pool's host does.
     pub(crate) fn is_about_storage(&self) -> bool {
-        self.look.is_some()
+        self.storage
     }
 }
 
@@ -127,6 +147,11 @@ impl Coordinator {
     /// What it lacks.
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// The site around it.
+    pub(crate) fn site(&self) -> SiteServiceClient<Channel> {
+        SiteServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     /// Waits for one answer, no longer than allowed.

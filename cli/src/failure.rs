@@ -95,6 +95,12 @@ pub(crate) enum Failure {
     /// The person said no.
     #[error("not confirmed; nothing was deleted")]
     NotConfirmed,
+    /// What has to be typed cannot be.
+    #[error("{name} has to be typed to be expunged, and there is no terminal to type it on")]
+    NobodyToType { name: String },
+    /// Something else was typed.
+    #[error("that is not {name}; nothing was expunged")]
+    Mistyped { name: String },
     /// Ctrl-C while an operation was asked for or watched.
     #[error("interrupted; {}", if watch.is_empty() { "nothing was said to be accepted yet" } else { "the operation goes on without this client" })]
     Interrupted { watch: Vec<String> },
@@ -145,12 +151,14 @@ impl Failure {
             | Self::Twice { .. }
             | Self::Senseless { .. }
             | Self::NobodyToAsk
+            | Self::NobodyToType { .. }
             | Self::Listen(ListenError::Refused { .. }) => 2,
             Self::Credentials(_) | Self::Tls(_) | Self::Connect(_) => 3,
             Self::NoAnswer { .. } | Self::NotEnded { .. } => 3,
             Self::Unnamed { .. } | Self::Unsaid { .. } => 3,
             Self::Call { status, .. } => call_code(status),
-            Self::Operation { .. } | Self::NotStopped { .. } | Self::NotConfirmed => 1,
+            Self::Operation { .. } | Self::NotStopped { .. } => 1,
+            Self::NotConfirmed | Self::Mistyped { .. } => 1,
             Self::NoPool { .. } | Self::WhichBackup { .. } | Self::NotLocked { .. } => 1,
             Self::Listen(_) | Self::System { .. } => 1,
             Self::Interrupted { .. } => 130,
@@ -208,6 +216,9 @@ impl Failure {
             }
             Self::NobodyToAsk => "--dry-run to see what it would do, --yes if it is meant".into(),
             Self::NotConfirmed => "y to delete it, or --yes".into(),
+            Self::NobodyToType { name } | Self::Mistyped { name } => {
+                format!("--yes-expunge {name}, if it is meant")
+            }
             Self::Listen(error) => error.way_out(),
             Self::System { .. } => {
                 "ulimit -a says what this shell may use; raise it, or end something".into()
@@ -348,6 +359,7 @@ fn call_way_out(call: &Call, address: &CoordinatorAddress, status: &Status) -> S
         Code::Unauthenticated => CERTIFICATE.into(),
         Code::InvalidArgument | Code::OutOfRange => "the same command with --help".into(),
         Code::NotFound | Code::AlreadyExists => call.look().into(),
+        Code::FailedPrecondition | Code::Aborted if call.shown_by().is_some() => call.look().into(),
         Code::FailedPrecondition | Code::Aborted => {
             "hostler operations list says where each operation stands".into()
         }

@@ -20,6 +20,14 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// The same, and not empty.
+pub(super) fn why(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => Err("it is empty; say why in a few words".into()),
+        false => reason(text),
+    }
+}
+
 /// How a change is asked for.
 #[derive(Debug, Args)]
 pub(super) struct Asking {

@@ -1,15 +1,22 @@
 //! The commands, one a file. Each asks the coordinator and prints; none keeps anything.
 
+mod agents;
 mod asking;
+mod audit;
 mod backups;
+mod clients;
 mod completions;
+mod confirming;
 mod follow;
 mod hypervisors;
 mod locks;
 mod man;
 mod operations;
 pub(crate) mod proxy;
+mod revoking;
+mod status;
 mod storage;
+mod tokens;
 
 use clap::Subcommand;
 
@@ -36,6 +43,17 @@ pub(crate) enum Command {
     Lock(locks::take::Take),
     Unlock(locks::unlock::Unlock),
     Locks(locks::list::List),
+    Status(status::Show),
+    /// Lists the agents of hosts, declares dead hosts dead, revokes certificates
+    #[command(subcommand)]
+    Agents(agents::Command),
+    /// Revokes certificates of clients
+    #[command(subcommand)]
+    Clients(clients::Command),
+    /// Makes, lists and revokes the tokens with which hosts enrol
+    #[command(subcommand)]
+    Tokens(tokens::Command),
+    Audit(audit::Audit),
     Proxy(proxy::Proxy),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -69,6 +87,11 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> Resu
         Command::Lock(command) => command.run(&context()?).await,
         Command::Unlock(command) => command.run(&context()?).await,
         Command::Locks(command) => command.run(&context()?).await,
+        Command::Status(command) => command.run(&context()?).await,
+        Command::Agents(command) => command.run(&context()?).await,
+        Command::Clients(command) => command.run(&context()?).await,
+        Command::Tokens(command) => command.run(&context()?).await,
+        Command::Audit(command) => command.run(&context()?).await,
         Command::Proxy(command) => command.run(&context()?).await,
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

@@ -2,6 +2,7 @@
 //! that a closed pipe is one kind of failure and never a panic.
 
 mod asked;
+pub(crate) mod audit_view;
 mod bar;
 pub(crate) mod lock_view;
 mod pace;
@@ -11,6 +12,7 @@ mod progress;
 mod samples;
 pub(crate) mod sections;
 mod sheet;
+pub(crate) mod site_view;
 pub(crate) mod storage_view;
 pub(crate) mod table;
 pub(crate) mod text;

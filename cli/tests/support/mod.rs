@@ -5,6 +5,7 @@
 
 mod fleet;
 pub(crate) mod locks;
+pub(crate) mod site;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_server::FleetServiceServer;
+use hostler_common::rpc::hostler::site::v1::site_service_server::SiteServiceServer;
 use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_common::rpc::operations::v1::operations_service_server::{
     OperationsService, OperationsServiceServer,
@@ -167,6 +169,8 @@ pub(crate) struct Asked {
     pub(crate) pages: Vec<u32>,
     /// Requests about pools and backups, as Debug prints them.
     pub(crate) of_pools: Vec<String>,
+    /// Requests about the site that change something, and about the audit log, as Debug prints them.
+    pub(crate) of_site: Vec<String>,
     /// Operations that were to stop, and why.
     pub(crate) cancels: Vec<(String, String)>,
     /// Whether what has not ended is locks.
@@ -200,7 +204,8 @@ pub(crate) async fn play(pki: &Pki) -> (String, Arc<Mutex<Asked>>) {
     tokio::spawn(
         tonic::transport::Server::builder()
             .add_service(OperationsServiceServer::new(player.clone()))
-            .add_service(FleetServiceServer::new(player))
+            .add_service(FleetServiceServer::new(player.clone()))
+            .add_service(SiteServiceServer::new(player))
             .serve_with_incoming(ReceiverStream::new(incoming)),
     );
     (address, asked)

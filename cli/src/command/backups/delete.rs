@@ -1,14 +1,12 @@
 //! `hostler backups delete`: asks the person first, since it cannot be undone.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 use hostler_common::operation::BackupId;
 use hostler_common::rpc::hostler::fleet::v1::DeleteBackupRequest;
-use tokio::io::AsyncBufReadExt as _;
 
 use crate::command::Context;
 use crate::command::asking::{Asking, OfPool};
+use crate::command::confirming::{ask, somebody_is_there};
 use crate::command::follow::Asked;
 use crate::failure::Failure;
 use crate::output::pools;
@@ -64,7 +62,7 @@ impl Delete {
 
     /// Shows the backup and asks. Its whole id.
     async fn confirm(&self, context: &Context) -> Result<String, Failure> {
-        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        if !somebody_is_there() {
             return Err(Failure::NobodyToAsk);
         }
         let (pool, backups) = super::backups(self.pool.name(), context).await?;
@@ -90,24 +88,6 @@ impl Delete {
             false => Err(Failure::NotConfirmed),
         }
     }
-}
-
-/// Puts a question on the terminal. Empty at its end.
-#[expect(
-    clippy::print_stderr,
-    reason = "a question is no part of the record on standard output"
-)]
-async fn ask(question: &str) -> Result<String, Failure> {
-    eprint!("{question}");
-    let mut answer = String::new();
-    tokio::io::BufReader::new(tokio::io::stdin())
-        .read_line(&mut answer)
-        .await
-        .map_err(|source| Failure::System {
-            what: "read the answer",
-            source,
-        })?;
-    Ok(answer)
 }
 
 fn is_yes(answer: &str) -> bool {

@@ -1,6 +1,7 @@
 //! `hostler hypervisors`.
 
 mod change;
+mod expunge;
 mod fleet;
 mod list;
 mod show;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Watch(watch::Watch),
     Create(change::Create),
     Destroy(change::Destroy),
+    Expunge(expunge::Expunge),
 }
 
 impl Command {
@@ -30,6 +32,7 @@ impl Command {
             Self::Watch(command) => command.run(context).await,
             Self::Create(command) => command.run(context).await,
             Self::Destroy(command) => command.run(context).await,
+            Self::Expunge(command) => command.run(context).await,
         }
     }
 }

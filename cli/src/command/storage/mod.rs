@@ -1,5 +1,6 @@
 //! `hostler storage`.
 
+mod expunge;
 mod list;
 mod resize;
 mod show;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Show(show::Show),
     Expand(resize::Expand),
     Shrink(resize::Shrink),
+    Expunge(expunge::Expunge),
 }
 
 impl Command {
@@ -29,6 +31,7 @@ impl Command {
             Self::Show(command) => command.run(context).await,
             Self::Expand(command) => command.run(context).await,
             Self::Shrink(command) => command.run(context).await,
+            Self::Expunge(command) => command.run(context).await,
         }
     }
 }

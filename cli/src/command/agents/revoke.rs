@@ -1,0 +1,40 @@
+//! `hostler agents revoke`.
+
+use clap::Args;
+use hostler_common::id::HostName;
+
+use super::administer;
+use crate::command::{Context, asking, revoking};
+use crate::failure::Failure;
+
+/// Revokes every certificate that an agent has now
+#[derive(Debug, Args)]
+#[command(
+    long_about = "\
+Revokes every certificate that the agent of a host has now, and ends its session. When this returns, the coordinator has \
+heard the last of it, and refuses the next try. What the agent has begun goes on there without it, up to the end of its \
+lease; `hostler agents lost` releases what it held.
+
+A certificate that is made afterwards is taken: the host enrols again with a new token.
+
+Needs the role admin.",
+    after_long_help = "\
+Examples:
+  hostler agents revoke hv7 --reason \"disk was stolen\"
+  hostler tokens create --host hv7"
+)]
+pub(crate) struct Revoke {
+    /// The host
+    host: HostName,
+    /// Why, for the record; at most 500 characters
+    #[arg(long, value_name = "TEXT", value_parser = asking::why)]
+    reason: String,
+}
+
+impl Revoke {
+    /// Runs it.
+    pub(crate) async fn run(&self, context: &Context) -> Result<(), Failure> {
+        let call = administer("RevokeIdentity");
+        revoking::revoke(context, call, format!("agent/{}", self.host), &self.reason).await
+    }
+}
