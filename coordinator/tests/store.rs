@@ -216,14 +216,20 @@ async fn a_store_whose_file_is_taken_away_says_so_and_goes_on_when_it_is_back() 
             }
             let refused = store.commit(put("/a/2", "lost with the process", 0)).await;
             let said = Chain(&refused.unwrap_err()).to_string();
-            assert!(said.contains(name) && said.contains("move the file back"), "{said}");
+            assert!(
+                said.contains(name) && said.contains("move the file back"),
+                "{said}"
+            );
         }
         std::fs::rename(&away, &here).unwrap();
         assert_eq!(keys(&store, range(Order::Ascending, None, 9)).await, ["/a/1"]);
         store.commit(put("/a/2", "kept", 0)).await.unwrap();
         drop(store);
         let store = reopened(dir.path()).await;
-        assert_eq!(keys(&store, range(Order::Ascending, None, 9)).await, ["/a/1", "/a/2"]);
+        assert_eq!(
+            keys(&store, range(Order::Ascending, None, 9)).await,
+            ["/a/1", "/a/2"]
+        );
     }
 }
 
