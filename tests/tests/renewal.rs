@@ -8,6 +8,7 @@ use std::time::Duration;
 use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::rpc::hostler::agent::v1::session_request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
+use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
 use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
@@ -209,4 +210,44 @@ async fn agents_are_told_of_the_cas_that_are_trusted_at_their_welcome_and_when_t
     let told = TrustBundle::parse(&told.await).unwrap();
     assert_eq!(told.roots().len(), 2);
     assert!(told.contains(welcomed.roots()[0]));
+}
+
+#[tokio::test]
+async fn the_status_tells_which_ca_signs_and_when_the_certificates_end() {
+    let fleet = Fleet::start().await;
+    let status = || async {
+        let answer = fleet.site("viewer").get_status(GetStatusRequest {}).await;
+        answer.unwrap().into_inner()
+    };
+    let before = status().await;
+    assert_eq!(before.cas.len(), 1);
+    assert!(before.cas[0].signs);
+    assert_eq!(before.warnings, Vec::<String>::new());
+    // A certificate in its last third, and fewer than 30 days left.
+    let files = fleet.tls_files();
+    let authority = Authority::open(files.ca.parent().unwrap()).unwrap();
+    let (dir, identity) = (
+        TempDir::new().unwrap(),
+        "spiffe://fleet.test/coordinator/c1".parse().unwrap(),
+    );
+    let options = IssueOptions {
+        lifetime: Duration::from_secs(60),
+        ..IssueOptions::default()
+    };
+    let issued = authority.issue(&identity, &options).unwrap();
+    let written = issued.write(dir.path(), "c1", Existing::Keep).unwrap();
+    put(&written.key, &files.key);
+    put(&written.certificate, &files.certificate);
+    let warned = wait::until("it warns", || async {
+        let status = status().await;
+        (!status.warnings.is_empty()).then_some(status)
+    })
+    .await;
+    let warning = &warned.warnings[0];
+    assert!(
+        warning.contains("certificate of this coordinator ends at")
+            && warning.contains("hostler-pki issue coordinator c1"),
+        "{warning}"
+    );
+    assert_ne!(warned.certificate_not_after, before.certificate_not_after);
 }

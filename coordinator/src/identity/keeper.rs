@@ -11,8 +11,8 @@ use hostler_common::error::Chain;
 use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, AuthorityError, BeyondCa, IssueOptions, Signed};
 use hostler_pki::{
-    Credentials, CredentialsError, Fingerprint, Identity, Reloaded, Revocations, Subject, TlsConfigError,
-    TlsFiles, TrustDomain,
+    Credentials, CredentialsError, FilesStamp, Fingerprint, Identity, Reloaded, Revocations, Subject,
+    TlsConfigError, TlsFiles, TrustDomain,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -126,6 +126,8 @@ struct Ca {
 struct Thread {
     reloaded: Reloaded,
     ca: Option<Ca>,
+    /// Of the CA's files when they were last looked at.
+    ca_stamp: Option<FilesStamp>,
     revocations: Revocations,
     own: watch::Sender<Arc<OwnState>>,
 }
@@ -142,11 +144,14 @@ impl Keeper {
     ) -> Result<(Self, Own), KeeperError> {
         let reloaded = Reloaded::load(files.clone())?;
         check_subject(reloaded.current(), files)?;
-        let state = OwnState::of(reloaded.current(), &revocations)?;
         let ca = enrolment.map(|enrolment| Ca {
             dir: enrolment.ca_dir.clone(),
             life: enrolment.agent_life,
         });
+        // Before the files: a change in between is then seen the next time.
+        let ca_stamp = ca.as_ref().map(|ca| Authority::stamp(&ca.dir));
+        let signs = ca.as_ref().and_then(|ca| signing_root(&ca.dir));
+        let state = OwnState::of(reloaded.current(), signs, &revocations)?;
         if let Some(ca) = &ca {
             open(ca, &state, files).map_err(KeeperError::Ca)?;
         }
@@ -155,6 +160,7 @@ impl Keeper {
         let thread = Thread {
             reloaded,
             ca,
+            ca_stamp,
             revocations,
             own,
         };
@@ -232,11 +238,12 @@ impl Thread {
     }
 
     fn look(&mut self) {
-        let files = self.reloaded.files().clone();
-        let expected = self.own.borrow().identity().trust_domain.clone();
+        let ca_stamp = self.ca.as_ref().map(|ca| Authority::stamp(&ca.dir));
+        let is_other_ca = ca_stamp != self.ca_stamp;
+        self.ca_stamp = ca_stamp;
         let taken = match self.reloaded.poll() {
-            Ok(None) => return,
-            Ok(Some(credentials)) => take(credentials, &files, &expected, &self.revocations),
+            Ok(None) if !is_other_ca => return,
+            Ok(_) => self.take(),
             Err(error) => Err(error.into()),
         };
         match taken {
@@ -251,25 +258,29 @@ impl Thread {
                 tracing::error!(error = %Chain(&error), "the new certificates are not taken; those from before stay");
             }
         }
+        // Said now, and not first when an agent needs it.
+        if let Some(ca) = &self.ca
+            && let Err(error) = open(ca, &self.own.borrow(), self.reloaded.files())
+        {
+            tracing::error!(error = %Chain(&error), "no certificate can be signed");
+        }
     }
-}
 
-fn take(
-    credentials: &Credentials,
-    files: &TlsFiles,
-    expected: &TrustDomain,
-    revocations: &Revocations,
-) -> Result<OwnState, KeeperError> {
-    check_subject(credentials, files)?;
-    let found = &credentials.identity().trust_domain;
-    if found != expected {
-        return Err(KeeperError::OtherTrustDomain {
-            path: files.certificate.clone(),
-            found: found.clone(),
-            expected: expected.clone(),
-        });
+    fn take(&self) -> Result<OwnState, KeeperError> {
+        let (credentials, files) = (self.reloaded.current(), self.reloaded.files());
+        check_subject(credentials, files)?;
+        let (found, before) = (&credentials.identity().trust_domain, self.own.borrow().clone());
+        let expected = &before.identity().trust_domain;
+        if found != expected {
+            return Err(KeeperError::OtherTrustDomain {
+                path: files.certificate.clone(),
+                found: found.clone(),
+                expected: expected.clone(),
+            });
+        }
+        let signs = self.ca.as_ref().and_then(|ca| signing_root(&ca.dir));
+        Ok(OwnState::of(credentials, signs, &self.revocations)?)
     }
-    Ok(OwnState::of(credentials, revocations)?)
 }
 
 fn check_subject(credentials: &Credentials, files: &TlsFiles) -> Result<(), KeeperError> {

@@ -39,6 +39,7 @@ pub struct OwnState {
     root: Fingerprint,
     ca_pem: String,
     cas: Vec<Ca>,
+    signs: Option<Fingerprint>,
     tls: Arc<rustls::ServerConfig>,
     enrol_tls: Arc<rustls::ServerConfig>,
 }
@@ -50,11 +51,15 @@ struct Ca {
 }
 
 impl OwnState {
-    /// What follows from credentials.
+    /// What follows from credentials, and from the root that signs for agents.
     ///
     /// # Errors
     /// When TLS does not take them.
-    pub(super) fn of(credentials: &Credentials, revocations: &Revocations) -> Result<Self, TlsConfigError> {
+    pub(super) fn of(
+        credentials: &Credentials,
+        signs: Option<Fingerprint>,
+        revocations: &Revocations,
+    ) -> Result<Self, TlsConfigError> {
         let ca_pem = credentials.ca_pem();
         let cas = certificates(&ca_pem).into_iter().filter_map(|certificate| {
             Some(Ca {
@@ -68,6 +73,7 @@ impl OwnState {
             not_after: credentials.not_after(),
             root: credentials.root(),
             cas: cas.collect(),
+            signs,
             ca_pem,
             tls: hostler_pki::server_config(credentials, revocations.clone())?,
             enrol_tls: hostler_pki::enrol_server_config(credentials)?,
@@ -99,13 +105,13 @@ impl OwnState {
         self.cas.iter().any(|ca| ca.fingerprint == root)
     }
 
-    /// Every CA that is trusted; the first of the file is the one that signs.
+    /// Every CA that is trusted.
     pub fn cas(&self) -> Vec<TrustedCa> {
-        let listed = self.cas.iter().enumerate().map(|(at, ca)| TrustedCa {
+        let listed = self.cas.iter().map(|ca| TrustedCa {
             name: ca.facts.subject.clone(),
             fingerprint: ca.fingerprint.to_string(),
             not_after: Some(ca.facts.not_after.into()),
-            signs: at == 0,
+            signs: self.signs == Some(ca.fingerprint),
         });
         listed.collect()
     }
