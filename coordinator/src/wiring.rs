@@ -58,10 +58,13 @@ pub struct AcceptedLoss {
 /// # Errors
 /// When it is in use, damaged, or cannot be written.
 pub async fn accept_loss(config: &Config) -> anyhow::Result<AcceptedLoss> {
-    let (store, revision) = Store::accept_loss(&config.data_dir)?;
+    let (store, accepting) = Store::accept_loss(&config.data_dir)?;
     let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), None, &mut background).await?;
     let ended = forsaken::end_all(&store, &registry).await?;
+    let revision = accepting.revision;
+    // Last: a process that dies before leaves a store that is still refused, and nothing of it begins again.
+    accepting.finish()?;
     Ok(AcceptedLoss { revision, ended })
 }
 

@@ -273,6 +273,58 @@ async fn a_store_of_the_first_format_is_taken_over() {
     assert_eq!(next, Revision(10));
 }
 
+#[tokio::test]
+async fn a_takeover_that_is_interrupted_is_not_mistaken_for_a_copy() {
+    let dir = TempDir::new().unwrap();
+    let connection = rusqlite::Connection::open(dir.path().join("hostler.db")).unwrap();
+    let first = include_str!("frozen/store-1.sql");
+    connection.execute_batch(first).unwrap();
+    drop(connection);
+    // The witness cannot be written, as when its disk is full.
+    let in_the_way = dir.path().join("hostler.newest.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let refused = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Witness { .. }), "{refused}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.get("/a/1").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_loss_that_was_not_accepted_to_its_end_is_accepted_again() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.commit(put("/a/1", "x", 0)).await.unwrap();
+    drop(store);
+    for finished in [false, true] {
+        let (store, accepting) = loop {
+            match Store::accept_loss(dir.path()) {
+                Ok(accepted) => break accepted,
+                Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        // What is written meanwhile does not make it whole.
+        let key = format!("/b/{finished}");
+        store.commit(put(&key, "ended", 0)).await.unwrap();
+        if finished {
+            accepting.finish().unwrap();
+        }
+        drop(store);
+        let opened = loop {
+            match Store::open(dir.path()) {
+                Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+                opened => break opened,
+            }
+        };
+        match opened {
+            Ok(_) => assert!(finished, "half of it was taken for the whole"),
+            Err(StoreError::Unwitnessed { .. }) => assert!(!finished),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[test]
 fn records_of_the_first_format_are_still_read() {
     let hypervisor = include_str!("frozen/hypervisor-1.json");

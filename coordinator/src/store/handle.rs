@@ -8,7 +8,7 @@ use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
 
 use super::watch::{Hub, Watch};
-use super::{Committed, Entry, Range, Revision, StoreError, Transaction, sqlite};
+use super::{Accepting, Committed, Entry, Range, Revision, StoreError, Transaction, sqlite};
 
 /// Every caller waits for its answer, so the bound is on callers at once; more wait in `send`.
 const QUEUE_BOUND: usize = 1024;
@@ -56,12 +56,12 @@ impl Store {
         sqlite::open(directory)
     }
 
-    /// Takes what is in `directory` for the newest, whatever was there before; none is an empty store. Answers with it and
-    /// its revision. Blocks; nobody else may have it open.
+    /// Opens what is in `directory`, whatever was there before; none is an empty store. It is taken for the newest once
+    /// [`Accepting::finish`] has said so. Blocks; nobody else may have it open.
     ///
     /// # Errors
     /// When it is damaged, in use, or cannot be written.
-    pub fn accept_loss(directory: &Path) -> Result<(Self, Revision), StoreError> {
+    pub fn accept_loss(directory: &Path) -> Result<(Self, Accepting), StoreError> {
         sqlite::accept_loss(directory)
     }
 

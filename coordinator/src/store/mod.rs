@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use self::handle::Store;
+pub use self::sqlite::Accepting;
 pub use self::watch::{Lagged, Watch};
 
 /// Counts commits. Every key remembers the revision that wrote it last.

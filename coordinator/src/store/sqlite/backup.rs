@@ -53,7 +53,7 @@ fn save(store: &Path, part: &Path) -> Result<Revision, StoreError> {
     reader
         .execute("VACUUM INTO ?1", [part.to_string_lossy()])
         .map_err(|error| failure(store, "be copied", &error))?;
-    let (connection, state, _) = schema::open(part)?;
+    let (connection, state) = schema::open(part, |_| Ok(()))?;
     // Closing it leaves one file.
     schema::keep_log(part, &connection, false)?;
     Ok(state.revision)

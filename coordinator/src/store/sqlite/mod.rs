@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use rusqlite::ffi::SQLITE_IOERR_FSYNC;
 use rusqlite::{Connection, ErrorCode};
 
-use self::schema::{Found, State};
+use self::schema::State;
 use self::witness::Witness;
 use super::handle::{Queues, Store};
 use super::{Revision, StoreError};
@@ -80,27 +80,35 @@ impl Files {
                 });
             }
         }
-        let (connection, state, format) = schema::open(&self.store)?;
+        // Earlier formats had no witness. It is there before the store is in the newest: a process that dies in between,
+        // or finds no room, leaves nothing that is taken for a copy.
+        let mut begun = None;
+        let (connection, state) = schema::open(&self.store, |revision| {
+            if newest.is_none() {
+                begun = Some(Witness::begin(&self.witness, revision)?);
+            }
+            Ok(())
+        })?;
         let found = state.revision;
-        let witness = match newest {
-            Some(newest) if newest > found => {
+        let witness = match (newest, begun) {
+            (Some(newest), _) if newest > found => {
                 return Err(StoreError::Older {
                     path: path(),
                     found,
                     newest,
                 });
             }
-            Some(_) => Witness::reopen(&self.witness)?,
-            // Earlier formats had no witness.
-            None if format == Found::Newest && found > Revision::default() => {
+            (Some(_), _) => Witness::reopen(&self.witness)?,
+            (None, Some(begun)) => begun,
+            (None, None) if found > Revision::default() => {
                 return Err(StoreError::Unwitnessed { path: path(), found });
             }
-            None => Witness::begin(&self.witness, found)?,
+            (None, None) => Witness::begin(&self.witness, found)?,
         };
         Ok(Opened {
             connection,
             state,
-            witness,
+            witness: Some(witness),
         })
     }
 }
@@ -109,7 +117,26 @@ impl Files {
 struct Opened {
     connection: Connection,
     state: State,
-    witness: Witness,
+    /// None while a loss is being accepted.
+    witness: Option<Witness>,
+}
+
+/// A store whose loss is being accepted: until that is said to be over it has no witness, and is refused as a copy.
+#[derive(Debug)]
+pub struct Accepting {
+    /// As it was found.
+    pub revision: Revision,
+    witness: PathBuf,
+}
+
+impl Accepting {
+    /// The loss is accepted, durably: from now on the store opens. The store itself must still be open. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be written down. It is to be accepted again then.
+    pub fn finish(self) -> Result<(), StoreError> {
+        Witness::begin(&self.witness, self.revision).map(drop)
+    }
 }
 
 /// Zero when there is none. What cannot be looked at, SQLite will say.
@@ -127,20 +154,25 @@ pub(super) fn open(directory: &Path) -> Result<Store, StoreError> {
     start(directory, files, opened)
 }
 
-/// Opens what is in `directory` for the newest, whatever was there before; none is an empty store.
+/// Opens what is in `directory`, whatever was there before; none is an empty store.
 ///
 /// # Errors
 /// When it is damaged, in use, or cannot be written.
-pub(super) fn accept_loss(directory: &Path) -> Result<(Store, Revision), StoreError> {
+pub(super) fn accept_loss(directory: &Path) -> Result<(Store, Accepting), StoreError> {
     let files = Files::lock(directory)?;
-    let (connection, state, _) = schema::open(&files.store)?;
-    let witness = Witness::begin(&files.witness, state.revision)?;
+    let (connection, state) = schema::open(&files.store, |_| Ok(()))?;
+    // Only now: what is damaged is left with all that there is.
+    witness::remove(&files.witness)?;
+    let accepting = Accepting {
+        revision: state.revision,
+        witness: files.witness.clone(),
+    };
     let opened = Opened {
         connection,
         state,
-        witness,
+        witness: None,
     };
-    Ok((start(directory, files, opened)?, state.revision))
+    Ok((start(directory, files, opened)?, accepting))
 }
 
 fn start(directory: &Path, files: Files, opened: Opened) -> Result<Store, StoreError> {

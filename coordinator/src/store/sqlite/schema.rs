@@ -38,15 +38,6 @@ pub(super) struct State {
     pub(super) content: Content,
 }
 
-/// In which format a store was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Made now, or brought up from an earlier format.
-    Earlier,
-    /// In the newest.
-    Newest,
-}
-
 /// The newest format.
 fn known() -> i64 {
     format_of(MIGRATIONS.len())
@@ -57,7 +48,12 @@ fn format_of(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
 
-pub(super) fn open(path: &Path) -> Result<(Connection, State, Found), StoreError> {
+/// Opens and checks the store at `path`, and migrates it. Before one of an earlier format is changed `migrating` hears of
+/// its revision: what it does not do, nobody does after a crash.
+pub(super) fn open(
+    path: &Path,
+    migrating: impl FnOnce(Revision) -> Result<(), StoreError>,
+) -> Result<(Connection, State), StoreError> {
     let failed = |action| move |error| failure(path, action, &error);
     let mut connection = Connection::open(path).map_err(failed("be opened"))?;
     // Closing would move the log into the file: not before all of it is known to be good.
@@ -71,6 +67,9 @@ pub(super) fn open(path: &Path) -> Result<(Connection, State, Found), StoreError
         .pragma_update(None, "synchronous", "FULL")
         .map_err(failed("be set up"))?;
     let found = format(path, &connection)?;
+    if found > 0 && found < known() {
+        migrating(revision(&connection).map_err(|error| unreadable(path, &error))?)?;
+    }
     for (from, migration) in MIGRATIONS
         .iter()
         .enumerate()
@@ -83,11 +82,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, State, Found), StoreError
         step.commit().map_err(failed("be migrated"))?;
     }
     let state = state(path, &connection)?;
-    let found = match found < known() {
-        true => Found::Earlier,
-        false => Found::Newest,
-    };
-    Ok((connection, state, found))
+    Ok((connection, state))
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {

@@ -47,6 +47,30 @@ pub(super) fn read(path: &Path) -> Result<Option<Revision>, StoreError> {
     number.map(Some).ok_or_else(damaged)
 }
 
+/// Takes it away, durably, when there is one.
+///
+/// # Errors
+/// When it cannot be removed.
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
+    let removed = match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    removed
+        .and_then(|()| sync_parent(path))
+        .map_err(|source| StoreError::Witness {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 fn line(revision: Revision) -> String {
     let number = format!("{:0WIDTH$}", revision.0);
     format!("{WORDS}{number} {:08x}\n", crc32fast::hash(number.as_bytes()))
@@ -82,9 +106,7 @@ impl Witness {
             file.write_all(line(revision).as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&fresh, path)?;
-            if let Some(parent) = path.parent() {
-                File::open(parent)?.sync_all()?;
-            }
+            sync_parent(path)?;
             Ok(file)
         })
     }

@@ -28,7 +28,7 @@ pub(super) struct Writer {
     place: Place,
     hub: Hub,
     state: State,
-    witness: Witness,
+    witness: Option<Witness>,
 }
 
 impl Writer {
@@ -37,7 +37,7 @@ impl Writer {
         path: Arc<PathBuf>,
         hub: Hub,
         state: State,
-        witness: Witness,
+        witness: Option<Witness>,
     ) -> Self {
         Self {
             connection,
@@ -134,7 +134,9 @@ impl Writer {
             .execute((revision.0.cast_signed(), content.seal(revision)))?;
         sql.commit()?;
         self.state = State { revision, content };
-        self.witness.tell(revision);
+        if let Some(witness) = &mut self.witness {
+            witness.tell(revision);
+        }
         Ok((outcomes, events))
     }
 }
