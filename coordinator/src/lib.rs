@@ -5,6 +5,7 @@
 //! two coordinators would share.
 
 pub mod api;
+pub mod audit;
 pub mod config;
 pub mod dispatch;
 pub mod enroll;

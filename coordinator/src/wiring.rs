@@ -16,6 +16,7 @@ use crate::api::listener;
 use crate::api::operations::Operations;
 use crate::api::serve::{self, Services};
 use crate::api::site::Site;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::identity::enrolment::Enrolment;
 use crate::identity::{Identities, enrol_port, own};
@@ -40,6 +41,7 @@ pub struct Running {
     background: JoinSet<()>,
     connections: TaskTracker,
     drain: Duration,
+    audit: Audit,
     shutdown: CancellationToken,
     vital: Vital,
 }
@@ -91,13 +93,24 @@ pub async fn assemble(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Assembly> {
     let identities = Identities::without_certificates(&store);
-    assemble_with(config, store, identities, JoinSet::new(), connections, shutdown).await
+    let audit = Audit::off();
+    assemble_with(
+        config,
+        store,
+        identities,
+        audit,
+        JoinSet::new(),
+        connections,
+        shutdown,
+    )
+    .await
 }
 
 async fn assemble_with(
     config: &Config,
     store: Store,
     identities: Identities,
+    audit: Audit,
     mut background: JoinSet<()>,
     connections: &TaskTracker,
     shutdown: &CancellationToken,
@@ -155,6 +168,8 @@ async fn assemble_with(
             store: store.clone(),
             sessions: sessions.clone(),
             identities: identities.clone(),
+            audit: audit.clone(),
+            shutdown: shutdown.clone(),
             started_at: UnixMillis::now(),
         },
         sessions: SessionService::new(SessionContext {
@@ -164,11 +179,13 @@ async fn assemble_with(
             sessions,
             asks,
             identities,
+            audit: audit.clone(),
             heartbeat: config.sessions.heartbeat,
             lease: operations.lease,
             shutdown: shutdown.clone(),
             tasks: connections.clone(),
         }),
+        audit,
     };
     Ok(Assembly {
         services,
@@ -183,6 +200,7 @@ async fn assemble_with(
 /// When a certificate, the store or the address cannot be used.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let store = Store::open(&config.data_dir)?;
+    let audit = Audit::start(&config.data_dir).context("cannot start the audit log")?;
     let connections = TaskTracker::new();
     let mut background = JoinSet::new();
     let identities = Identities::start(config, &store, &mut background).await?;
@@ -194,6 +212,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         config,
         store.clone(),
         identities.clone(),
+        audit.clone(),
         background,
         &connections,
         &shutdown,
@@ -206,7 +225,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     if let (Some((_, own)), Some(port)) = (identities.keeping(), identities.enrolment()) {
         let tcp = listen(port.listen).await?;
         enrol_address = Some(tcp.local_addr()?);
-        let enrolment = Enrolment::new(identities.clone(), port.advertise.clone());
+        let enrolment = Enrolment::new(identities.clone(), port.advertise.clone()).noted_in(audit.clone());
         serving.spawn(enrol_port::run(
             tcp,
             own,
@@ -220,6 +239,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         own,
         revocations: identities.revocations.clone(),
         connections: identities.connections.clone(),
+        audit: audit.clone(),
     };
     let (accepted, accepting) = listener::spawn(tcp, port, &connections, shutdown.clone());
     let vital = Vital {
@@ -242,6 +262,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         background,
         connections,
         drain: config.drain_timeout,
+        audit,
         shutdown,
         vital,
     })
@@ -295,6 +316,7 @@ impl Running {
         }
         self.serving.shutdown().await;
         self.background.shutdown().await;
+        self.audit.end().await;
         match died {
             Some(error) => Err(error),
             None => Ok(()),

@@ -18,7 +18,7 @@ pub(super) fn status(
     site: &Site,
     _request: Request<rpc::GetStatusRequest>,
 ) -> Result<Response<rpc::GetStatusResponse>, Status> {
-    let own = match site.identities.own() {
+    let mut own = match site.identities.own() {
         Some(own) => Own {
             name: own.identity().subject.name().to_string(),
             not_after: Some(own.not_after()),
@@ -27,6 +27,7 @@ pub(super) fn status(
         },
         None => Own::default(),
     };
+    own.warnings.extend(site.audit.trouble());
     let answer = crate::site::status::status(&site.registry, site.started_at, own);
     Ok(Response::new(answer))
 }

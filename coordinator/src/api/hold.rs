@@ -7,6 +7,7 @@ use tonic::{Request, Status};
 
 use super::fleet::Fleet;
 use super::{status, submit};
+use crate::audit;
 use crate::operation::hold::WantedHold;
 use crate::operation::record::Include;
 
@@ -36,7 +37,10 @@ impl Fleet {
         let record = self.engine.hold(&wanted, &asker).await;
         let record = record.map_err(|error| status::of_hold(&error))?;
         // A program that holds a lock renews it all the time.
-        if record.lease().is_none_or(|lease| lease.renewals == 0) {
+        if record.lease().is_some_and(|lease| lease.renewals > 0) {
+            audit::routine();
+        } else {
+            audit::made(record.id);
             let (operation, by, reason) = (record.id, &asker.identity, &asker.reason);
             match wish {
                 HoldWish::Have(seconds) => {

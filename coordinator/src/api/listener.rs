@@ -24,9 +24,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::transport::server::Connected;
+use tonic::{Code, Status};
 
+use crate::audit::{Audit, Entry, Event};
 use crate::identity::connections::{Connections, Life};
 use crate::identity::own::Own;
 use crate::identity::revocation::RevocationList;
@@ -129,6 +130,8 @@ pub struct Port {
     pub revocations: RevocationList,
     /// Where connections are noted.
     pub connections: Connections,
+    /// Notes who is refused.
+    pub audit: Audit,
 }
 
 /// Why a connection did not come to be.
@@ -216,11 +219,12 @@ async fn accept(
             }
         };
         waits.reset();
-        let (port, ready) = (port.clone(), ready.clone());
+        let (port, ready, audit) = (port.clone(), ready.clone(), port.audit.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
             match shake_hands(port, tcp, address).await {
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(rejected) => {
+                    note(&audit, address, &rejected);
                     if let Some(held_back) = REFUSALS.pass() {
                         tracing::warn!(peer = %address, error = %Chain(&rejected), held_back, "connection refused");
                     }
@@ -229,6 +233,15 @@ async fn accept(
             drop(place);
         }));
     }
+}
+
+/// Whose certificate is known by name is in the audit log; others could fill it with nothing.
+fn note(audit: &Audit, address: SocketAddr, rejected: &Rejected) {
+    let why = Chain(rejected).to_string();
+    let Some(at) = why.find("spiffe://") else { return };
+    let identity = why[at..].split([' ', ',', ';']).next().unwrap_or_default();
+    let entry = Entry::refused(Event::Handshake, identity, address, Code::Unauthenticated, &why);
+    audit.note(&entry);
 }
 
 async fn shake_hands(port: Port, tcp: TcpStream, address: SocketAddr) -> Result<Connection, Rejected> {

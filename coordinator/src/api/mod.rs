@@ -2,6 +2,7 @@
 //! is wanted and follow it; none changes the fleet itself.
 
 mod agents;
+mod auditing;
 pub mod authz;
 mod bulk;
 mod dry_run;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use super::status;
+use crate::audit;
 
 /// One message of a stream, of whatever rpc.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 /// A stream of one message: its end.
 pub fn only(state: rpc::OperationState, msg: impl Into<String>) -> Talk {
     let said = Said::new(state, msg);
+    audit::said(&said.msg);
     Box::pin(stream::once(std::future::ready(Ok(said))))
 }
 

@@ -19,6 +19,8 @@ use super::fleet::Fleet;
 use super::listener::Connection;
 use super::operations::Operations;
 use super::site::Site;
+use crate::audit::Audit;
+use crate::audit::layer::AuditLayer;
 use crate::session::service::SessionService;
 
 /// The largest message that is read, in bytes: gRPC's usual bound. Ten thousand ids of the longest kind fit.
@@ -48,6 +50,8 @@ pub struct Services {
     pub site: Site,
     /// hostler.agent.v1.
     pub sessions: SessionService,
+    /// Notes who called.
+    pub audit: Audit,
 }
 
 /// Serves `connections` until `shutdown`, then until they have ended.
@@ -71,6 +75,7 @@ pub async fn run(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Server::builder()
+        .layer(AuditLayer(services.audit))
         .layer(AuthzLayer)
         .max_concurrent_streams(STREAMS_AT_MOST)
         .http2_keepalive_interval(Some(KEEPALIVE))

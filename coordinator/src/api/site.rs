@@ -8,9 +8,11 @@ use hostler_common::rpc::hostler::site::v1 as rpc;
 use hostler_common::rpc::hostler::site::v1::site_service_server::SiteService;
 use hostler_common::units::UnixMillis;
 use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{agents, expunging, revocations, tokens};
+use super::{agents, auditing, expunging, revocations, tokens};
+use crate::audit::Audit;
 use crate::identity::Identities;
 use crate::operation::engine::Engine;
 use crate::registry::Registry;
@@ -30,15 +32,15 @@ pub struct Site {
     pub sessions: Sessions,
     /// Tokens, certificates, revocations.
     pub identities: Identities,
+    /// Is read.
+    pub audit: Audit,
+    /// Cuts who follows it.
+    pub shutdown: CancellationToken,
     /// When the coordinator began to serve.
     pub started_at: UnixMillis,
 }
 
 type AuditLines = Pin<Box<dyn Stream<Item = Result<rpc::ListAuditResponse, Status>> + Send>>;
-
-fn not_yet<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("not served by this version"))
-}
 
 #[tonic::async_trait]
 impl SiteService for Site {
@@ -116,8 +118,8 @@ impl SiteService for Site {
 
     async fn list_audit(
         &self,
-        _request: Request<rpc::ListAuditRequest>,
+        request: Request<rpc::ListAuditRequest>,
     ) -> Result<Response<AuditLines>, Status> {
-        not_yet()
+        auditing::list(self, request).await
     }
 }

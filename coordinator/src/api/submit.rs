@@ -12,6 +12,7 @@ use super::listener::Peer;
 use super::pool::{self, OnPool};
 use super::progress::{Said, Talk, only};
 use super::status;
+use crate::audit;
 use crate::operation::engine::{Asked, Asker, Engine, Submitted, Wanted};
 use crate::operation::watch::{News, Start, follow};
 use crate::registry::Registry;
@@ -114,6 +115,7 @@ impl Submit {
             Submitted::Refused(why) => return only(OperationState::Failed, why),
             Submitted::Attached(id) => (id, Start::Attach),
             Submitted::New(record) => {
+                audit::made(record.id);
                 tracing::info!(
                     operation = %record.id, resource = %record.resource, kind = record.kind.name(),
                     by = asker.identity, reason = asker.reason, "accepted"

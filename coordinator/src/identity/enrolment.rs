@@ -17,12 +17,13 @@ use hostler_common::units::UnixMillis;
 use hostler_pki::request::{RequestError, key_digest};
 use hostler_pki::{CoordinatorAddress, EnrolToken, Identity, Subject, TokenId};
 use thiserror::Error;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Identities;
 use super::guessing::{Buckets, Pace, TooOften, neighbourhood};
 use super::keeper::SignError;
 use super::tokens::{Refusal, Standing, TokensError};
+use crate::audit::{Audit, Entry, Event};
 use crate::operation::sentences;
 
 /// Refused attempts of one address: a person with typos, or a rollout with old tokens.
@@ -119,6 +120,7 @@ pub struct Attempt<'a> {
 /// Serves [`EnrolService`].
 pub struct Enrolment {
     identities: Identities,
+    audit: Audit,
     coordinators: Vec<CoordinatorAddress>,
     by_address: Buckets<IpAddr>,
     by_token: Buckets<TokenId>,
@@ -149,11 +151,18 @@ impl Enrolment {
     pub fn new(identities: Identities, coordinators: Vec<CoordinatorAddress>) -> Self {
         Self {
             identities,
+            audit: Audit::off(),
             coordinators,
             by_address: Buckets::new(PER_ADDRESS, REMEMBERED_AT_MOST),
             by_token: Buckets::new(PER_TOKEN, REMEMBERED_AT_MOST),
             overall: Buckets::new(OVERALL, 1),
         }
+    }
+
+    /// The same with a log in which each attempt is noted.
+    #[must_use]
+    pub fn noted_in(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// One attempt of somebody at `from`.
@@ -306,11 +315,30 @@ impl Enrolment {
         Err(EnrolError::Contended)
     }
 
+    fn note(&self, attempt: &Attempt<'_>) {
+        let token = attempt.token.map(|id| format!("token {id}")).unwrap_or_default();
+        let entry = match attempt.outcome {
+            Ok((identity, valid_until)) => {
+                let words = format!("{token}: certificate until {valid_until}");
+                Entry::done(Event::Enrolment, identity, attempt.from).answered(Code::Ok, &words)
+            }
+            Err(error) => {
+                let words = match token.is_empty() {
+                    true => Chain(error).to_string(),
+                    false => format!("{token}: {}", Chain(error)),
+                };
+                Entry::refused(Event::Enrolment, "", attempt.from, Code::PermissionDenied, &words)
+            }
+        };
+        self.audit.note(&entry);
+    }
+
     fn tell(&self, attempt: &Attempt<'_>) {
         let (peer, token) = (
             attempt.from,
             attempt.token.map(|id| id.to_string()).unwrap_or_default(),
         );
+        self.note(attempt);
         match attempt.outcome {
             Ok((identity, valid_until)) => {
                 tracing::info!(%peer, token, %identity, %valid_until, "a host enrolled");

@@ -230,6 +230,7 @@ mod tests {
             outbound,
             heard: watch::channel(0).1,
             end: CancellationToken::new(),
+            life_end: crate::identity::connections::Life::unbounded().end(),
         };
         let welcome = |_| SessionResponse::default();
         let handle = sessions.enter(&host(), newcomer, welcome).await.unwrap();

@@ -16,13 +16,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::asks::Asks;
 use super::conversation::Conversation;
 use super::registry::{Newcomer, Sessions};
 use super::version;
 use crate::api::listener::Peer;
+use crate::audit::{Audit, Entry, Event};
 use crate::identity::Identities;
 use crate::identity::connections::Life;
 use crate::operation::engine::{Engine, EngineError};
@@ -66,6 +67,8 @@ pub struct SessionContext {
     pub lease: Duration,
     /// Certificates for agents, and the CAs that they trust.
     pub identities: Identities,
+    /// Notes who is refused.
+    pub audit: Audit,
     /// Ends every session.
     pub shutdown: CancellationToken,
     /// Waited for at the end of the process.
@@ -259,6 +262,14 @@ impl Opening {
 
     async fn refuse(&self, outbound: &mpsc::Sender<SessionResponse>, reason: String) {
         tracing::warn!(host = %self.host, from = %self.from, reason, "session refused");
+        let entry = Entry::refused(
+            Event::Session,
+            format_args!("agent/{}", self.host),
+            &self.from,
+            Code::FailedPrecondition,
+            &reason,
+        );
+        self.context.audit.note(&entry);
         let message = Some(session_response::Message::Refused(Refused { reason }));
         // An error means that the agent has hung up.
         let _ = outbound.send(SessionResponse { message }).await;

@@ -1,0 +1,162 @@
+//! The audit log: what was changed and what was refused, by whom, as JSON lines in the data directory.
+//!
+//! It decides nothing, and nothing waits for it: what cannot be written is counted and told, and operations go on. The
+//! invariants: one writer; no secret is in it; no rpc but a read of [`table`] goes without a line.
+
+mod entry;
+pub mod layer;
+mod reader;
+mod request;
+pub mod table;
+mod writer;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use hostler_common::id::OperationId;
+use hostler_common::throttle::Throttle;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+pub use self::entry::{Entry, Event};
+pub use self::reader::{Asked, Lines, read};
+use self::writer::{Order, Snapshot};
+
+/// Entries that wait for the disk: some seconds of the most calls that there are, at a few KiB each.
+const QUEUE_BOUND: usize = 4096;
+
+/// Refusals that are written one by one; anybody can cause them. The others are counted.
+const REFUSALS_AT_MOST: u32 = 50;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Who reads the log at once: each has a thread, and up to 32 MiB of lines.
+const READERS_AT_MOST: usize = 4;
+
+static READERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(READERS_AT_MOST)));
+
+/// The log cannot be read now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the audit log is busy: too many read it, or its disk is slow; again in a moment")]
+pub struct Busy;
+
+/// How long the end of the process waits for the disk.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    static NOTES: RefCell<Notes>;
+}
+
+/// What a handler says of the call that it serves.
+#[derive(Debug, Default)]
+struct Notes {
+    operations: Vec<OperationId>,
+    said: String,
+    routine: bool,
+}
+
+/// The call that is served has made this operation.
+pub fn made(operation: OperationId) {
+    // An error means that no call is served.
+    let _ = NOTES.try_with(|notes| notes.borrow_mut().operations.push(operation));
+}
+
+/// The call that is served is answered with these words, in a stream.
+pub fn said(words: &str) {
+    let _ = NOTES.try_with(|notes| words.clone_into(&mut notes.borrow_mut().said));
+}
+
+/// The call that is served only repeats what is in the log, as the renewal of a lock does.
+pub fn routine() {
+    let _ = NOTES.try_with(|notes| notes.borrow_mut().routine = true);
+}
+
+/// Writes to the log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Audit(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    orders: SyncSender<Order>,
+    state: Arc<State>,
+    refusals: Throttle,
+}
+
+/// What the writer and the others share.
+#[derive(Debug, Default)]
+struct State {
+    /// Refusals that were not written one by one.
+    held_back: AtomicU64,
+    /// Entries for which there was no room.
+    lost: AtomicU64,
+    /// The disk does not take entries.
+    troubled: AtomicBool,
+}
+
+impl Audit {
+    /// Nothing is written.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Starts the writer in `data_dir`.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(data_dir: &std::path::Path) -> std::io::Result<Self> {
+        let (orders, queue) = sync_channel(QUEUE_BOUND);
+        let state = Arc::new(State::default());
+        writer::spawn(data_dir.join("audit"), queue, Arc::clone(&state))?;
+        Ok(Self(Some(Arc::new(Inner {
+            orders,
+            state,
+            refusals: Throttle::new(REFUSALS_AT_MOST, REFUSALS_PERIOD),
+        }))))
+    }
+
+    /// Writes an entry, unless a storm of refusals makes it one of many.
+    pub fn note(&self, entry: &Entry) {
+        let Some(inner) = &self.0 else { return };
+        if entry.is_refusal() && inner.refusals.pass().is_none() {
+            inner.state.held_back.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if let Err(TrySendError::Full(_)) = inner.orders.try_send(Order::Write(entry.to_line())) {
+            inner.state.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a person should know of it; None when all is well.
+    pub fn trouble(&self) -> Option<String> {
+        let inner = self.0.as_ref()?;
+        inner.state.troubled.load(Ordering::Relaxed).then(|| {
+            "the audit log cannot be written; operations go on without it: see the coordinator's log and the disk of its data_dir"
+                .to_owned()
+        })
+    }
+
+    /// Everything that is written, and what comes after it. None when nothing is written at all.
+    async fn snapshot(&self) -> Result<Option<Snapshot>, Busy> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        let (answer, answered) = oneshot::channel();
+        inner.orders.try_send(Order::Look(answer)).map_err(|_| Busy)?;
+        answered.await.map(Some).map_err(|_| Busy)
+    }
+
+    /// A place among those who read.
+    fn place() -> Result<OwnedSemaphorePermit, Busy> {
+        Arc::clone(&READERS).try_acquire_owned().map_err(|_| Busy)
+    }
+
+    /// Returns once what was noted is on the disk, or the disk has had its time.
+    pub async fn end(&self) {
+        let Some(inner) = &self.0 else { return };
+        let (answer, answered) = oneshot::channel();
+        if inner.orders.try_send(Order::Sync(answer)).is_ok() {
+            // Either way the process ends.
+            let _ = tokio::time::timeout(END_PATIENCE, answered).await;
+        }
+    }
+}
