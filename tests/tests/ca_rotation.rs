@@ -136,7 +136,7 @@ async fn a_token_is_sent_to_nobody_but_the_coordinator_that_made_it() {
 
 #[tokio::test]
 async fn certificates_of_seconds_follow_each_other_and_the_session_stays() {
-    let fleet = fleet(Duration::from_secs(10)).await;
+    let fleet = fleet(Duration::from_secs(15)).await;
     let mut host = enrolled(&fleet, "h1").await;
     let first = host.valid_until().unwrap();
     let beyond = first.plus(Duration::from_secs(1));
@@ -190,7 +190,7 @@ fn reissue(ca_dir: &Path, files: &TlsFiles) {
 
 #[tokio::test]
 async fn a_new_ca_takes_the_place_of_the_old_one_and_no_agent_is_dropped() {
-    let mut fleet = fleet(Duration::from_secs(10)).await;
+    let mut fleet = fleet(Duration::from_secs(15)).await;
     let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
     let mut hosts = Vec::new();
     for name in ["h1", "h2", "h3"] {
