@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # How a host gets its certificate. One function, since it is the one place that a site's own way of enrolling replaces.
-# Needs CA_DIR (the CA's directory) and lib/rollout/host.sh.
+# Needs lib/rollout/host.sh, and `hostler` with the settings of an admin.
 
 # as_owner PROGRAM ARGUMENTS...: as the user that the CA belongs to; its key is taken from nobody else's hands.
 as_owner() {
@@ -16,21 +16,12 @@ owned_folder() {
   printf '%s\n' "$work"
 }
 
-IDENTITY=/var/lib/hostler-agent/identity
-
-# enrol_host HOST: a certificate for it in its IDENTITY. The key is made here, sent over ssh, and kept nowhere else.
+# enrol_host HOST: a certificate for it. Its configuration names the coordinator already. The host makes the key and keeps it;
+# what goes there is a token, over ssh and by standard input, so that no list of processes shows it.
 enrol_host() {
-  local host=$1 work
-  work="$(owned_folder)"
-  if ! as_owner hostler-pki issue agent "$host" --dir "$CA_DIR" --out "$work" --out-name agent >/dev/null; then
-    rm -rf "$work"
-    fail "hostler-pki did not issue a certificate for $host (see above)"
-  fi
-  install -m 0644 "$CA_DIR/ca.crt" "$work/ca.crt"
-  if ! tar -C "$work" --owner=root --group=root -cf - ca.crt agent.crt agent.key |
-    host_shell "$host" "umask 0077; mkdir -p $IDENTITY; tar -C $IDENTITY --no-same-owner -xf -"; then
-    rm -rf "$work"
-    fail "the certificate did not get to $host (see above)"
-  fi
-  rm -rf "$work"
+  local host=$1 token
+  token="$(hostler tokens create --host "$host" --expires 10m --quiet)" ||
+    fail "the coordinator made no token for $host (see above)"
+  printf '%s\n' "$token" | host_shell "$host" "hostler-agent enrol --token-file - --no-start" >/dev/null ||
+    fail "$host did not enrol (see above)"
 }
