@@ -10,6 +10,7 @@ mod list;
 mod memory;
 mod nothing;
 mod operations;
+mod renewals;
 mod served;
 mod storage;
 mod table;
@@ -21,7 +22,7 @@ use hostler_pki::{ChannelOptions, Credentials, TlsFiles};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage | operations DISK | first-step DISK";
+const USAGE: &str = "usage: figures memory (NAME PID AIM|-)... | list ADDRESS PKI_DIR | create ADDRESS PKI_DIR LIBVIRT_DIR | storage | operations DISK | first-step DISK | renewals";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,6 +53,8 @@ fn main() -> anyhow::Result<()> {
         // The clients and the agents are in this process: both threads are theirs.
         ["operations", disk] => two_threads()?.block_on(operations::measure(disk)),
         ["first-step", disk] => first_step::measure(disk),
+        // As above: the fleet is in this process.
+        ["renewals"] => two_threads()?.block_on(renewals::measure()),
         _ => bail!(USAGE),
     }
 }
