@@ -290,6 +290,23 @@ async fn a_takeover_that_is_interrupted_is_not_mistaken_for_a_copy() {
     assert!(store.get("/a/1").await.unwrap().is_some());
 }
 
+#[test]
+fn root_leaves_nothing_in_a_directory_of_another_user() {
+    let dir = TempDir::new().unwrap();
+    // Only root can give it away, and only root is refused.
+    if std::os::unix::fs::chown(dir.path(), Some(65_534), None).is_err() {
+        return;
+    }
+    for refused in [
+        Store::open(dir.path()).unwrap_err(),
+        Store::accept_loss(dir.path()).unwrap_err(),
+    ] {
+        let said = Chain(&refused).to_string();
+        assert!(said.contains("user 65534") && said.contains("runuser"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_loss_that_was_not_accepted_to_its_end_is_accepted_again() {
     let dir = TempDir::new().unwrap();

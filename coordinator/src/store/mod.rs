@@ -128,6 +128,17 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// It is somebody else's, and this process is root.
+    #[error(
+        "the data directory {} belongs to user {owner}, who could not use what root leaves there: run this as that user, as with `runuser -u hostler -- hostler-coordinator …`",
+        path.display()
+    )]
+    NotRoots {
+        /// The directory.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+    },
     /// Another process has it open.
     #[error("the store {} is in use by another coordinator; stop it first", path.display())]
     InUse {

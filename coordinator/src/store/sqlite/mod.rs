@@ -13,11 +13,12 @@ mod witness;
 mod writer;
 
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use nix::unistd::Uid;
 use rusqlite::ffi::SQLITE_IOERR_FSYNC;
 use rusqlite::{Connection, ErrorCode};
 
@@ -50,6 +51,14 @@ impl Files {
             .mode(0o700)
             .create(directory)
             .map_err(at)?;
+        // In the night whoever repairs it is root. Files of root's would keep the service from its own store.
+        let owner = std::fs::metadata(directory).map_err(at)?.uid();
+        if Uid::effective().is_root() && owner != 0 {
+            return Err(StoreError::NotRoots {
+                path: directory.to_owned(),
+                owner,
+            });
+        }
         let store = directory.join(STORE);
         let lock = File::create(directory.join("lock")).map_err(at)?;
         match lock.try_lock() {
