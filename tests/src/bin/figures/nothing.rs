@@ -47,26 +47,27 @@ pub(crate) async fn serve(channel: Channel, host: String, hypervisors: Vec<Strin
             }
             Some(Message::Offer(offer)) => {
                 // An offer may be repeated.
-                if taken.values().all(|id| *id != offer.operation_id) {
-                    proposals += 1;
-                    taken.insert(proposals, offer.operation_id.clone());
-                    let proposal = ProposeOperationRequest {
-                        name: offer.resource,
-                        project: "default".to_owned(),
-                        lock_for_seconds: lease_seconds,
-                        log_message: "taken".to_owned(),
-                        is_disabled_cancel: false,
-                        proposing_peer_token: token.clone(),
-                    };
-                    let propose = rpc::Propose {
-                        request_id: proposals,
-                        operation_id: offer.operation_id,
-                        proposal: Some(proposal),
-                        fence: 0,
-                        newest_fence: 0,
-                    };
-                    send(&out, session_request::Message::Propose(propose)).await?;
+                if taken.values().any(|id| *id == offer.operation_id) {
+                    continue;
                 }
+                proposals += 1;
+                taken.insert(proposals, offer.operation_id.clone());
+                let proposal = ProposeOperationRequest {
+                    name: offer.resource,
+                    project: "default".to_owned(),
+                    lock_for_seconds: lease_seconds,
+                    log_message: "taken".to_owned(),
+                    is_disabled_cancel: false,
+                    proposing_peer_token: token.clone(),
+                };
+                let propose = rpc::Propose {
+                    request_id: proposals,
+                    operation_id: offer.operation_id,
+                    proposal: Some(proposal),
+                    fence: 0,
+                    newest_fence: 0,
+                };
+                send(&out, session_request::Message::Propose(propose)).await?;
             }
             Some(Message::ProposeAnswer(answer)) if answer.accepted => {
                 let id = taken.get(&answer.request_id);
