@@ -10,12 +10,16 @@ use hostler_common::rpc::hostler::agent::v1::ask::Question;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message as ToCoordinator;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message as ToAgent;
 use hostler_common::rpc::hostler::agent::v1::*;
+use hostler_common::rpc::hostler::enrol::v1 as enrol;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
+use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1 as operations;
 use hostler_fuzz::coordinator::calls::input;
 use hostler_fuzz::coordinator::sessions::TOKEN;
+use hostler_fuzz::coordinator::{TOKEN_ID_PLACEHOLDER, TOKEN_PLACEHOLDER};
 use hostler_fuzz::frames::join;
+use hostler_pki::request::KeyRequest;
 use prost::Message as _;
 
 /// Stands for the first operation that has not ended.
@@ -24,6 +28,7 @@ const OTHER: &str = "019aa111-2222-7333-8444-555566667777";
 
 fn main() -> std::io::Result<()> {
     calls()?;
+    site_calls()?;
     sessions()?;
     desk()
 }
@@ -204,13 +209,71 @@ fn calls() -> std::io::Result<()> {
             .encode_to_vec(),
         ),
     ];
-    for (service, rpc, message) in messages {
-        let name = format!("{}-{rpc}", service.split(['/', '.']).nth(1).unwrap_or_default());
-        keep(
-            "coordinator_calls",
-            &name,
-            &input(&format!("{service}{rpc}"), &message),
-        )?;
+    messages
+        .iter()
+        .try_for_each(|(service, rpc, message)| keep_call(service, rpc, message))
+}
+
+fn keep_call(service: &str, rpc: &str, message: &[u8]) -> std::io::Result<()> {
+    let name = format!("{}-{rpc}", service.split(['/', '.']).nth(1).unwrap_or_default());
+    let path = format!("{service}{rpc}");
+    keep("coordinator_calls", &name, &input(&path, message))
+}
+
+fn site_calls() -> std::io::Result<()> {
+    const SITE: &str = "/hostler.site.v1.SiteService/";
+    const ENROL: &str = "/hostler.enrol.v1.EnrolService/";
+    let (host, reason) = ("h1".to_owned(), "disk swap".to_owned());
+    let text = |placeholder: &[u8]| String::from_utf8_lossy(placeholder).into_owned();
+    let lost = site::LoseAgentRequest {
+        host: host.clone(),
+        reason: reason.clone(),
+    };
+    let hypervisor = site::ExpungeHypervisorRequest {
+        id: "hv1".into(),
+        reason: reason.clone(),
+    };
+    let pool = site::ExpungeStoragePoolRequest {
+        name: "default".into(),
+        reason: reason.clone(),
+    };
+    let token = site::CreateTokenRequest {
+        host,
+        expires_seconds: 60,
+    };
+    let revoked_token = site::RevokeTokenRequest {
+        id: text(TOKEN_ID_PLACEHOLDER),
+    };
+    let revoked = site::RevokeIdentityRequest {
+        subject: "agent/h1".into(),
+        reason,
+    };
+    let audit = site::ListAuditRequest {
+        identity: "h1".into(),
+        at_most: 10,
+        ..Default::default()
+    };
+    let key = KeyRequest::new().map_err(std::io::Error::other)?;
+    let enrolled = enrol::EnrolRequest {
+        token: text(TOKEN_PLACEHOLDER),
+        csr_der: key.csr_der().to_vec(),
+        agent_version: "0.1.0".into(),
+    };
+    for (service, rpc, message) in [
+        (SITE, "GetStatus", Vec::new()),
+        (SITE, "ListAgents", Vec::new()),
+        (SITE, "LoseAgent", lost.encode_to_vec()),
+        (SITE, "ExpungeHypervisor", hypervisor.encode_to_vec()),
+        (SITE, "ExpungeStoragePool", pool.encode_to_vec()),
+        (SITE, "CreateToken", token.encode_to_vec()),
+        (SITE, "ListTokens", Vec::new()),
+        (SITE, "RevokeToken", revoked_token.encode_to_vec()),
+        (SITE, "RevokeIdentity", revoked.encode_to_vec()),
+        (SITE, "ListRevocations", Vec::new()),
+        (SITE, "ListAudit", audit.encode_to_vec()),
+        (ENROL, "Enrol", enrolled.encode_to_vec()),
+    ] {
+        keep_call(service, rpc, &message)?;
     }
     Ok(())
 }

@@ -4,3 +4,5 @@
 pub mod calls;
 pub mod sessions;
 mod world;
+
+pub use world::{TOKEN_ID_PLACEHOLDER, TOKEN_PLACEHOLDER};
