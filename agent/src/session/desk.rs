@@ -157,8 +157,8 @@ impl Desk {
             Work::Going { .. } if !held.lost && self.outbox.has_measure(*operation) => {
                 Some(held.renew_at.min(held.measure_at))
             }
-            Work::Going { .. } if !held.lost => Some(held.renew_at),
             Work::Over { finish_at, .. } if self.may_finish(*operation, held) => Some(*finish_at),
+            _ if self.keeps(*operation, held) => Some(held.renew_at),
             _ => None,
         });
         due.min()

@@ -119,6 +119,39 @@ fn no_more_operations_than_the_bound_are_taken_and_the_rest_follow() {
 }
 
 #[test]
+fn the_lease_is_kept_until_the_look_before_the_end_is_over() {
+    let mut rig = rig();
+    rig.desk.offered(offer(1), rig.now);
+    let taken = rig.proposals();
+    rig.desk.proposal_answered(accept(&taken[0]), rig.now);
+    rig.todo();
+    let operation: OperationId = taken[0].operation_id.parse().unwrap();
+    let ending = Ending {
+        outcome: Outcome::Failed,
+        message: "libvirt hangs".into(),
+    };
+    rig.desk.run_ended(operation, RunEnd::Ended(ending), 7, rig.now);
+    for renewal in 1..=20 {
+        assert!(rig.todo().is_empty(), "nothing is due before its time");
+        let due = rig.desk.next_due();
+        rig.now += Duration::from_secs(10);
+        assert_eq!(due, Some(rig.now), "a third of the lease");
+        let renewals = rig.proposals();
+        assert_eq!(renewals.len(), 1, "renewal {renewal}");
+        assert_eq!(
+            (renewals[0].fence, &renewals[0].operation_id),
+            (1, &taken[0].operation_id)
+        );
+        rig.desk.proposal_answered(accept(&renewals[0]), rig.now);
+    }
+    rig.desk.reported(7);
+    let sent: Vec<_> = rig.todo().into_iter().collect();
+    let is_end =
+        |action: &Do| matches!(action, Do::Send(sent) if matches!(sent.message, Some(Message::Finish(_))));
+    assert!(matches!(&sent[..], [only] if is_end(only)), "{sent:?}");
+}
+
+#[test]
 fn an_offer_that_comes_twice_is_proposed_for_once() {
     let mut rig = rig();
     let offer = offer(1);

@@ -88,10 +88,19 @@ impl Desk {
     }
 
     pub(super) fn renew(&mut self, operation: OperationId, now: Instant) {
-        let due = |held: &Held| held.is_going() && !held.lost && held.renew_at <= now;
+        let due = |held: &Held| self.keeps(operation, held) && held.renew_at <= now;
         if self.held.get(&operation).is_some_and(due) {
             self.propose(operation, false, None, now);
         }
+    }
+
+    /// Whether its lease is renewed: while it runs, and until its end may be said. On a host that hangs the look before
+    /// that takes longer than a lease, and who lets it run out too often is given up, whatever the end was.
+    pub(super) fn keeps(&self, operation: OperationId, held: &Held) -> bool {
+        let unsaid = matches!(held.work, Work::Over { .. }) && !self.may_finish(operation, held);
+        // What is proposed for anew is renewed by that.
+        let asks = held.asked || held.waiting;
+        !held.lost && (held.is_going() || unsaid && !asks)
     }
 
     /// Whether nothing but the time keeps the end of `operation` back.
