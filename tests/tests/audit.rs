@@ -199,6 +199,33 @@ async fn a_session_that_is_refused_is_noted() {
 }
 
 #[tokio::test]
+async fn a_handshake_with_a_revoked_certificate_is_noted_by_its_name() {
+    let fleet = Fleet::start().await;
+    let mut viewer = fleet.site("viewer");
+    viewer.get_status(site::GetStatusRequest {}).await.unwrap();
+    let request = site::RevokeIdentityRequest {
+        subject: "client/viewer/test".to_owned(),
+        reason: "left".to_owned(),
+    };
+    fleet.site("admin").revoke_identity(request).await.unwrap();
+    let again = fleet.site("viewer").get_status(site::GetStatusRequest {}).await;
+    again.unwrap_err();
+    let noted = wait::until("the handshake is noted", || async {
+        let all = all(&fleet).await;
+        all.into_iter().find(|line| line["event"] == "handshake")
+    })
+    .await;
+    assert_eq!(noted["identity"], "spiffe://fleet.test/client/viewer/test");
+    assert_eq!(noted["code"], "UNAUTHENTICATED");
+    assert!(noted["message"].as_str().unwrap().contains("revoked"), "{noted}");
+    let revoked = about(&fleet, "RevokeIdentity").await;
+    assert_eq!(
+        revoked.last().unwrap()["request"]["subject"],
+        "client/viewer/test"
+    );
+}
+
+#[tokio::test]
 async fn the_log_survives_restarts_and_a_storm_of_refusals_becomes_a_count() {
     let mut fleet = Fleet::start().await;
     lose(&fleet, "admin", "h1").await.unwrap_err();
