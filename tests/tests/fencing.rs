@@ -146,8 +146,9 @@ async fn replay(world: &World) {
             }))
             .await;
     }
+    // And one unasked: with its proposal it has heard that the operation is over.
     wait::until("its ends are answered", || async {
-        (former.count(|message| matches!(message, Hears::FinishAnswer(_))) == 3).then_some(())
+        (former.count(|message| matches!(message, Hears::FinishAnswer(_))) == 4).then_some(())
     })
     .await;
     let accepted = former.count(|message| matches!(message, Hears::FinishAnswer(answer) if answer.accepted));
