@@ -44,14 +44,16 @@ pub(super) fn done(plan: &Plan, concluded: Option<&str>) -> Ending {
 
 pub(super) fn failed(plan: &Plan, befores: &[Before], failure: &Failure) -> Ending {
     let put_back = put_back(plan, befores, 0..befores.len());
+    let put_back = put_back.unwrap_or_else(|| "nothing to undo".to_owned());
     Ending {
         outcome: Outcome::Failed,
         message: format!("{}; {put_back}", unwinding(plan, befores, failure)),
     }
 }
 
-/// What the undos of a range came to: what the operation had made is gone, what was there before it is as before.
-fn put_back(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> String {
+/// What the undos of a range came to: what the operation had made is gone, what was there before it is as before. None
+/// when there was nothing to undo.
+fn put_back(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> Option<String> {
     let of = |wanted: fn(Before) -> bool| {
         let steps = range.clone().rev();
         let steps = steps.filter(|step| befores.get(*step).copied().is_some_and(wanted));
@@ -59,12 +61,12 @@ fn put_back(plan: &Plan, befores: &[Before], range: std::ops::Range<usize>) -> S
     };
     let made = of(|before| before == Before::Absent);
     let existed = of(|before| matches!(before, Before::Inactive | Before::Active));
-    match (made.is_empty(), existed.is_empty()) {
-        (true, true) => "nothing to undo".to_owned(),
+    Some(match (made.is_empty(), existed.is_empty()) {
+        (true, true) => return None,
         (false, true) => format!("undone: {}", made.join(", ")),
         (true, false) => format!("as before: {}", existed.join(", ")),
         (false, false) => format!("undone: {}; as before: {}", made.join(", "), existed.join(", ")),
-    }
+    })
 }
 
 pub(super) fn lost(plan: &Plan, step: usize, cause: &str) -> Ending {
@@ -79,13 +81,14 @@ pub(super) fn lost(plan: &Plan, step: usize, cause: &str) -> Ending {
 }
 
 pub(super) fn stuck(plan: &Plan, befores: &[Before], step: usize, failure: &Failure, cause: &str) -> Ending {
+    let put_back = put_back(plan, befores, step + 1..befores.len());
     Ending {
         outcome: Outcome::NeedsAttention,
         message: format!(
-            "{}; undoing '{}' failed: {cause}; {}; not undone: {}",
+            "{}; undoing '{}' failed: {cause}{}; not undone: {}",
             unwinding(plan, befores, failure),
             name(plan, step),
-            put_back(plan, befores, step + 1..befores.len()),
+            put_back.map_or_else(String::new, |words| format!("; {words}")),
             list(&changed(plan, befores, 0..step + 1)),
         ),
     }

@@ -349,6 +349,6 @@ fn a_cancel_in_a_step_undoes_that_step_too_and_says_so() {
     assert_eq!(stuck.outcome, Outcome::NeedsAttention);
     assert_eq!(
         stuck.message,
-        "cancelled by ann in step 'volume'; undoing 'volume' failed: busy; nothing to undo; not undone: volume, check"
+        "cancelled by ann in step 'volume'; undoing 'volume' failed: busy; not undone: volume, check"
     );
 }
