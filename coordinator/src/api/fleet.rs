@@ -44,6 +44,16 @@ pub struct Fleet {
     pub shutdown: CancellationToken,
 }
 
+impl Fleet {
+    /// Waits until lists show what has become of the operation `id`: who ends a lock lists the fleet next.
+    async fn shown(&self, id: OperationId) {
+        // It is done, whether it can be read or not.
+        if let Ok((_, revision)) = self.engine.get_at(id).await {
+            self.registry.taken(revision).await;
+        }
+    }
+}
+
 fn words(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
@@ -194,6 +204,7 @@ impl FleetService for Fleet {
             .await
             .map_err(|error| status::of_engine(&error))?;
         tracing::info!(operation = %id, resource = %record.resource, by = who, note, "resolved");
+        self.shown(id).await;
         Ok(Response::new(rpc::ResolveOperationResponse {
             operation: Some(record.to_rpc(Include::Logs)),
         }))
@@ -216,6 +227,7 @@ impl FleetService for Fleet {
             .await
             .map_err(|error| status::of_engine(&error))?;
         tracing::info!(operation = %id, resource = %record.resource, by, state = ?record.state(), "cancel asked for");
+        self.shown(id).await;
         Ok(Response::new(rpc::CancelOperationResponse {
             operation: Some(record.to_rpc(Include::Logs)),
         }))
