@@ -282,21 +282,27 @@ impl Enrolment {
             held.record
                 .admit(token, digest, now)
                 .map_err(EnrolError::Refused)?;
+            let subject = Subject::Agent {
+                host: held.record.host.clone(),
+            };
+            let revoked = self.identities.revocations.last(&subject);
+            held.record.outlives(id, revoked).map_err(EnrolError::Refused)?;
             let own = self.identities.own();
             let own = own.ok_or(EnrolError::Sign(SignError::NotConfigured))?;
             if !own.trusts(token.ca()) {
                 let (ca, host) = (token.ca(), token.host().clone());
                 return Err(EnrolError::Refused(Refusal::OtherCa { id, ca, host }));
             }
-            let subject = Subject::Agent {
-                host: held.record.host.clone(),
-            };
             // Signed first: a CA that cannot sign uses up no token. Handed out last.
             let signed = self
                 .identities
-                .sign(request.csr_der.clone(), subject)
+                .sign(request.csr_der.clone(), subject.clone())
                 .await
                 .map_err(EnrolError::Sign)?;
+            // What was signed begins after a revocation that came meanwhile, which would not cover it.
+            if self.identities.revocations.last(&subject) != revoked {
+                continue;
+            }
             let used = tokens.use_up(&held, from.ip().to_canonical().to_string(), digest.clone(), now);
             if !used.await.map_err(EnrolError::Tokens)? {
                 continue;

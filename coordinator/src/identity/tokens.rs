@@ -157,6 +157,18 @@ pub enum Refusal {
         /// The host.
         host: HostName,
     },
+    /// Whoever has it may be why the host was revoked.
+    #[error(
+        "token {id} was made before host {host} was revoked at {at}; if the host is to come back, make another with hostler tokens create --host {host}"
+    )]
+    HostRevoked {
+        /// Its id.
+        id: TokenId,
+        /// When its host was revoked the last time.
+        at: UnixMillis,
+        /// The host.
+        host: HostName,
+    },
     /// Nobody can tell whether it has expired.
     #[error(
         "token {id} was made at {created_at}, and the coordinator's clock says {now}: it went back. Set the coordinator's clock, then try again"
@@ -273,6 +285,22 @@ impl TokenRecord {
             return Err(Refusal::Expired { id, at, host });
         }
         Ok(())
+    }
+
+    /// Whether it was made after its host was `revoked` the last time. One from before lets nobody back in, also not with
+    /// the key that has used it up.
+    ///
+    /// # Errors
+    /// When it was made before.
+    pub fn outlives(&self, id: TokenId, revoked: Option<UnixMillis>) -> Result<(), Refusal> {
+        match revoked.filter(|at| self.created_at <= *at) {
+            Some(at) => Err(Refusal::HostRevoked {
+                id,
+                at,
+                host: self.host.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 }
 
