@@ -21,7 +21,7 @@ use hostler_coordinator::session::version;
 use hostler_coordinator::store::{Order, Range, Revision, Store};
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
 use hostler_pki::issued::Existing;
-use hostler_pki::{EnrolToken, Fingerprint, KeyRequest};
+use hostler_pki::{EnrolToken, Fingerprint, Identity, KeyRequest, PeerCertificate};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -331,4 +331,73 @@ async fn a_broken_request_is_not_a_guess_and_uses_up_no_token() {
         matches!(again, Err(EnrolError::Refused(Refusal::Used { .. }))),
         "{again:?}"
     );
+}
+
+fn ada() -> Identity {
+    "spiffe://fleet.test/client/admin/ada".parse().unwrap()
+}
+
+fn h1() -> Identity {
+    "spiffe://fleet.test/agent/h1".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_token_from_before_its_host_was_revoked_lets_nobody_back_in() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let enrolment = Enrolment::new(identities.clone(), Vec::new());
+    let root = identities.own().unwrap().root();
+    let life = Duration::from_secs(3600);
+    let make = || identities.tokens.create("h1".parse().unwrap(), root, "ada", life);
+    let ((used, _), (unused, _)) = (make().await.unwrap(), make().await.unwrap());
+    let key = KeyRequest::new().unwrap();
+    let from = address("192.0.2.7");
+    let enrol = async |token: &EnrolToken| enrolment.attempt(from, request(token, &key)).await;
+    enrol(&used).await.unwrap();
+    enrol(&used).await.expect("the answer was lost");
+    let revoked = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
+    revoked.unwrap();
+    // Whoever has the key has the token, too, and the token has not expired.
+    for token in [&used, &unused] {
+        let outcome = enrol(token).await;
+        assert!(
+            matches!(outcome, Err(EnrolError::Refused(Refusal::HostRevoked { .. }))),
+            "{outcome:?}"
+        );
+    }
+    let (new, _) = make().await.unwrap();
+    let answer = enrol(&new).await.unwrap();
+    let issued = key.complete(&answer.certificate_pem).unwrap();
+    let revocations = &identities.revocations;
+    assert_eq!(revocations.revoked(&h1().subject, issued.not_before), None);
+}
+
+#[tokio::test]
+async fn a_revocation_after_the_clock_went_back_covers_the_certificates_of_before() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let ahead = UnixMillis::now().plus(hour);
+    let life = identities.connections.enter(&PeerCertificate {
+        identity: h1(),
+        not_before: ahead,
+        not_after: ahead.plus(hour),
+        fingerprint: Fingerprint::from_bytes([0; 32]),
+    });
+    // It was renewed while the clock was still ahead.
+    let renewed = ahead.plus(hour / 2);
+    life.extend(renewed, renewed.plus(hour));
+    let connection = tokio::spawn(async move { life.cut().cancelled().await });
+    let revoked = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
+    assert_eq!(revoked.unwrap().connections_ended, 1);
+    connection.await.unwrap();
+    for first in [ahead, renewed] {
+        let covered = identities.revocations.revoked(&h1().subject, first);
+        assert!(
+            covered.is_some(),
+            "{first} is valid again when the clock comes there"
+        );
+    }
 }

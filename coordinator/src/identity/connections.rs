@@ -36,6 +36,8 @@ struct Live {
 struct Entry {
     subject: Subject,
     not_before: UnixMillis,
+    /// Where the newest certificate begins that its peer was given over it.
+    newest: UnixMillis,
     cut: CancellationToken,
 }
 
@@ -94,11 +96,20 @@ impl Life {
         self.0.not_before
     }
 
-    /// The peer has a newer certificate, whose last moment this is. Never makes it shorter.
-    pub fn extend(&self, not_after: UnixMillis) {
-        self.0
-            .over_at
-            .fetch_max(first_moment_after(not_after).0, Ordering::Relaxed);
+    /// The peer has a newer certificate, whose first and last moment these are. Never makes it shorter.
+    pub fn extend(&self, not_before: UnixMillis, not_after: UnixMillis) {
+        let Inner {
+            number,
+            over_at,
+            list,
+            ..
+        } = &*self.0;
+        over_at.fetch_max(first_moment_after(not_after).0, Ordering::Relaxed);
+        if let Some(list) = list
+            && let Some(entry) = list.lock().entries.get_mut(number)
+        {
+            entry.newest = entry.newest.max(not_before);
+        }
     }
 
     /// Cancelled when the certificate was revoked.
@@ -146,6 +157,7 @@ impl Connections {
             Entry {
                 subject: certificate.identity.subject.clone(),
                 not_before: certificate.not_before,
+                newest: certificate.not_before,
                 cut: cut.clone(),
             },
         );
@@ -171,6 +183,13 @@ impl Connections {
                 *number
             })
             .collect()
+    }
+
+    /// Where the newest certificate of `subject` begins, of those that are connected.
+    pub fn newest(&self, subject: &Subject) -> Option<UnixMillis> {
+        let live = self.lock();
+        let own = live.entries.values().filter(|entry| entry.subject == *subject);
+        own.map(|entry| entry.newest).max()
     }
 
     /// Those of `subject` that a revocation at `at` covers.
@@ -243,8 +262,8 @@ mod tests {
     fn a_life_grows_with_a_newer_certificate_and_never_shrinks() {
         let life = Connections::default().enter(&certificate("agent/a", 0));
         assert_eq!(life.over_at(), UnixMillis(11_000));
-        life.extend(UnixMillis(20_000));
-        life.extend(UnixMillis(15_000));
+        life.extend(UnixMillis(0), UnixMillis(20_000));
+        life.extend(UnixMillis(0), UnixMillis(15_000));
         assert_eq!(life.over_at(), UnixMillis(21_000));
     }
 }

@@ -239,11 +239,12 @@ impl RevocationList {
         let (record, mut ended) = loop {
             let entry = self.store.get(&key).await?;
             let before: Option<RevocationRecord> = entry.as_ref().map(json::read).transpose()?;
-            // A clock that went back takes nothing back.
-            let earlier = before.map_or(UnixMillis(0), |before| before.revoked_at);
+            // A clock that went back takes nothing back, and spares no certificate that was made before it did.
+            let earlier = before.map(|before| before.revoked_at);
+            let newest = earlier.max(self.connections.newest(subject));
             let record = RevocationRecord {
                 identity: identity.clone(),
-                revoked_at: UnixMillis::now().max(earlier),
+                revoked_at: newest.map_or(UnixMillis::now(), |newest| newest.max(UnixMillis::now())),
                 revoked_by: by.to_string(),
                 reason: reason.to_owned(),
             };
