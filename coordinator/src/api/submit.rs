@@ -56,7 +56,7 @@ pub(super) fn bounded(received: &Any) -> Result<(), Status> {
     match received.value.len() {
         0..=REQUEST_AT_MOST => Ok(()),
         bytes => Err(Status::invalid_argument(format!(
-            "the request has {bytes} bytes; at most {REQUEST_AT_MOST} are allowed: name directories instead of files"
+            "the request has {bytes} bytes; at most {REQUEST_AT_MOST} are allowed; of many files name their directories"
         ))),
     }
 }

@@ -41,7 +41,7 @@ pub enum ExpungeError {
     },
     /// Something on it has not ended.
     #[error(
-        "operation {operation} on {name} has not ended: wait for it, or `hostler operations cancel {operation}`; when host {host} is dead, `hostler agents lost {host}`"
+        "operation {operation} on {name} has not ended: wait for it, or `hostler operations cancel {operation}` (`hostler unlock {name}` when it is a lock); when host {host} is dead, `hostler agents lost {host}`"
     )]
     Unended {
         /// Its name.
