@@ -71,8 +71,10 @@ look() {
   echo "owner=$(owner)"
   echo "audit=$(dpkg --audit | wc -l)"
   echo "dials=$(configured coordinator)"
-  # One line, so that it fits among the others.
-  if [ -e "$certificate" ]; then echo "pem=$(sed -n '1,/-----END/p' "$certificate" | tr '\n' '|')"; fi
+  # One line, so that it fits among the others. The file may hold the key as well, also before the certificate: that stays here.
+  if [ -e "$certificate" ]; then
+    echo "pem=$(sed -n '/^-----BEGIN CERTIFICATE-----/,/^-----END CERTIFICATE-----/{p;/^-----END/q;}' "$certificate" | tr '\n' '|')"
+  fi
 }
 
 take() {

@@ -23,7 +23,8 @@ trouble_of() {
   local host=$1 facts pem words
   facts="$(get_host "$host" facts)"
   if [[ -z "$(fact "$facts" arch)" ]]; then
-    words="$(grep -v '^20[0-9-]*T' "$RUN_DIR/hosts/$host/log" | tail -n 1 || true)"
+    # What ssh said, or the host: nothing that moves a terminal's cursor.
+    words="$(grep -v '^20[0-9-]*T' "$RUN_DIR/hosts/$host/log" | tail -n 1 | LC_ALL=C tr -cd '[:print:]' || true)"
     echo "not reachable by ssh (${words:-no answer})"
     return
   fi
