@@ -171,7 +171,8 @@ async fn watching_lists_then_tells_what_differs_even_when_all_is_sent_again() {
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .map(|line| {
-            let id = line["hypervisor"]["id"].as_str().unwrap_or("").to_owned();
+            let id = line["hypervisor"]["id"].as_str().or(line["id"].as_str());
+            let id = id.unwrap_or("").to_owned();
             (line["event"].as_str().unwrap().to_owned(), id)
         })
         .collect();
@@ -181,6 +182,7 @@ async fn watching_lists_then_tells_what_differs_even_when_all_is_sent_again() {
         ("synced", ""),
         ("changed", "hv2"),
         ("changed", "hv1"),
+        ("gone", "hv2"),
     ];
     assert_eq!(
         events,

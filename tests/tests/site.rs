@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
-use hostler_common::rpc::hostler::fleet::v1::{Operation, ProposeOperationRequest};
+use hostler_common::rpc::hostler::fleet::v1::{
+    Operation, ProposeOperationRequest, WatchHypervisorsRequest, watch_hypervisors_response,
+};
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::n0stack::protobuf as n0stack;
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
@@ -185,8 +187,19 @@ async fn a_hypervisor_leaves_the_list_only_when_nothing_reports_or_uses_it() {
     assert!(unended.contains("hostler agents lost h1"), "{unended}");
     lose(&fleet, "h1").await.unwrap();
     collect(stream).await.unwrap();
+    let request = WatchHypervisorsRequest {};
+    let watching = fleet.fleet("viewer").watch_hypervisors(request).await.unwrap();
+    let mut watching = watching.into_inner();
+    watching.message().await.unwrap().unwrap();
     expunge(&fleet, "hv1").await.unwrap();
     assert_eq!(fleet.state("hv1").await, None, "gone when the answer is there");
+    let told = loop {
+        let event = watching.message().await.unwrap().unwrap().event;
+        if let Some(watch_hypervisors_response::Event::Gone(gone)) = event {
+            break gone.id;
+        }
+    };
+    assert_eq!(told, "hv1", "and whoever watches is told");
     assert_eq!(
         expunge(&fleet, "hv1").await.unwrap_err().code(),
         Code::NotFound,

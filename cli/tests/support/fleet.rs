@@ -63,6 +63,9 @@ impl FleetService for Player {
             hypervisor("hv1", AvailableToCreate),
             hypervisor("hv2", AvailableToDestroy),
             hypervisor("hv1", AvailableToDestroy),
+            Event::Gone(fleet::Gone { id: "hv2".into() }),
+            // Once is enough.
+            Event::Gone(fleet::Gone { id: "hv2".into() }),
         ];
         let events = events.map(|event| Ok(fleet::WatchHypervisorsResponse { event: Some(event) }));
         Ok(Response::new(Box::pin(

@@ -16,17 +16,28 @@ pub(super) const WATCH: Call = Call::read("WatchHypervisors");
 /// Hypervisors by id.
 pub(super) type Fleet = BTreeMap<String, Hypervisor>;
 
+/// Something changed.
+pub(super) enum Change {
+    /// A hypervisor as it is now.
+    Is(Box<Hypervisor>),
+    /// The one with this id is no longer enrolled.
+    Gone(String),
+}
+
 /// An open stream.
 pub(super) struct News(Streaming<WatchHypervisorsResponse>);
 
 impl News {
-    /// The next hypervisor that changed. `None`: the stream ended.
-    pub(super) async fn next(&mut self) -> Result<Option<Hypervisor>, Status> {
+    /// The next change. `None`: the stream ended.
+    pub(super) async fn next(&mut self) -> Result<Option<Change>, Status> {
         loop {
             match self.0.message().await? {
                 Some(WatchHypervisorsResponse {
                     event: Some(Event::Hypervisor(it)),
-                }) => return Ok(Some(it.into())),
+                }) => return Ok(Some(Change::Is(Box::new(it.into())))),
+                Some(WatchHypervisorsResponse {
+                    event: Some(Event::Gone(it)),
+                }) => return Ok(Some(Change::Gone(it.id))),
                 // A second mark, which may follow when the fleet is sent again in mid-stream, or an event of a
                 // later version.
                 Some(_) => {}
@@ -54,6 +65,11 @@ pub(super) async fn read(coordinator: &Coordinator) -> Result<(Fleet, News), Fai
                     event: Some(Event::Hypervisor(it)),
                 }) => {
                     fleet.insert(it.id.clone(), it.into());
+                }
+                Some(WatchHypervisorsResponse {
+                    event: Some(Event::Gone(it)),
+                }) => {
+                    fleet.remove(&it.id);
                 }
                 Some(WatchHypervisorsResponse {
                     event: Some(Event::Synced(_)),

@@ -9,7 +9,7 @@ use hostler_common::units::UnixMillis;
 use serde::Serialize;
 use tonic::{Code, Status};
 
-use super::fleet::{self, Fleet, News};
+use super::fleet::{self, Change, Fleet, News};
 use crate::command::Context;
 use crate::connect::Coordinator;
 use crate::failure::{Failure, passes_by_itself, why_it_broke};
@@ -69,9 +69,15 @@ async fn watch(coordinator: &Coordinator, teller: &Teller) -> Result<(), Failure
     loop {
         let why = match news.next().await {
             // A change, or the whole fleet once more because this reader was slow: told is what differs.
-            Ok(Some(it)) => {
-                let old = fleet.insert(it.id.clone(), it.clone());
+            Ok(Some(Change::Is(it))) => {
+                let old = fleet.insert(it.id.clone(), (*it).clone());
                 teller.changed(old.as_ref(), &it)?;
+                continue;
+            }
+            Ok(Some(Change::Gone(id))) => {
+                if fleet.remove(&id).is_some() {
+                    teller.gone(&id)?;
+                }
                 continue;
             }
             Ok(None) => Status::unavailable("the stream ended"),
