@@ -105,7 +105,7 @@ async fn a_token_goes_alone_into_a_pipe_and_with_its_command_to_a_terminal() {
     assert_eq!(document["token"], "hostler1-the-secret");
     assert_eq!(
         document["command"],
-        "hostler-agent enrol --coordinator 127.0.0.1:1313 --token hostler1-the-secret"
+        "hostler-agent enrol --coordinator 127.0.0.1:1313 --token-file -"
     );
 }
 

@@ -284,12 +284,9 @@ impl CreatedToken {
     /// `at` is where the host enrols, as HOST:PORT.
     pub(crate) fn of(it: site::CreateTokenResponse, at: &str) -> Self {
         Self {
-            // What a coordinator says must not become another command in somebody's shell.
-            command: format!(
-                "hostler-agent enrol --coordinator {} --token {}",
-                quoted(at),
-                quoted(&it.token)
-            ),
+            // What a coordinator says must not become another command in somebody's shell. The secret is pasted and no
+            // part of it: it would stay in the shell's history, and show in the list of processes.
+            command: format!("hostler-agent enrol --coordinator {} --token-file -", quoted(at)),
             token: it.token,
             kept: it.kept.unwrap_or_default().into(),
         }
@@ -314,10 +311,12 @@ fn quoted(word: &str) -> String {
 pub(crate) fn created(it: &CreatedToken) -> String {
     let host = escape(&it.kept.host);
     format!(
-        "token {} is for host {host}, for one use, until {}. As root on {host}:\n\n  {}\n\nIt is not shown again.",
+        "token {} is for host {host}, for one use, until {}. As root on {host}:\n\n  {}\n\nThen paste the token, which is not \
+         shown again:\n\n{}",
         escape(&it.kept.id),
         it.kept.expires.as_deref().unwrap_or("-"),
-        it.command
+        it.command,
+        escape(&it.token)
     )
 }
 

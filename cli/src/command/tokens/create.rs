@@ -21,9 +21,9 @@ const LIVES: std::ops::RangeInclusive<u64> = 60..=604_800;
 #[derive(Debug, Args)]
 #[command(
     long_about = "\
-Makes a token with which one host enrols once, and shows it with the command for that host. The token is a secret until it is \
-used: it is good for this host name only, until its time is over, and pins this site's CA. It is not kept and cannot be \
-shown again.
+Makes a token with which one host enrols once, and shows it after the command for that host, which reads it from the \
+terminal: so it comes into no history and no list of processes. The token is a secret until it is used: it is good for \
+this host name only, until its time is over, and pins this site's CA. It is not kept and cannot be shown again.
 
 With --quiet, or into a pipe or a file, the token alone is printed.
 
@@ -31,7 +31,7 @@ Needs the role admin.",
     after_long_help = "\
 Examples:
   hostler tokens create --host hv7
-  hostler tokens create --host hv7 --expires 2h --json | jq -r .command
+  hostler tokens create --host hv7 --expires 2h --json | jq -r .token
   hostler tokens create --host hv7 | ssh root@hv7 hostler-agent enrol --token-file -"
 )]
 pub(crate) struct Create {
