@@ -71,7 +71,6 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);
-    failpoint::announce();
     // Two providers in one process would make rustls panic at the first connection.
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -91,6 +90,7 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
             Ok(()) => Ok(()),
         };
     }
+    failpoint::announce();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
