@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2016
 # The stage of the Debian packages: built, looked at, and installed, run, upgraded, removed and purged on a host that boots
-# systemd (bed.sh). Uses stages.sh's words; owns PACKAGES_DIR and the bed's host `pk`.
+# systemd (bed.sh). Uses stages.sh's words; owns PACKAGES_DIR, whose packages the rollout takes too, and the bed's host `pk`.
 
 PACKAGES_DIR=""
 PACKAGES=(hostler-coordinator hostler-agent hostler)
@@ -37,9 +37,16 @@ packages_quiet() {
   on_pk 'dpkg -i before/*.deb' || return 1
   for unit in "${SERVICES[@]}"; do
     packages_state "$unit" ActiveState inactive && packages_state "$unit" ConditionResult no && packages_state "$unit" NRestarts 0 || return 1
-    # It ends with 3 for what does not run.
-    [[ "$(on_pk "systemctl status --no-pager $unit" || true)" == *'was skipped because of an unmet condition'* ]] || return 1
+    # From the journal, which comes after.
+    wait_for 30 packages_skipped "$unit" || return 1
   done
+}
+
+packages_skipped() {
+  local said
+  # It ends with 3 for what does not run.
+  said="$(on_pk "systemctl status --no-pager $1" || true)"
+  [[ "$said" =~ was\ skipped\ because\ (of\ an\ unmet|no\ trigger)\ condition ]]
 }
 
 packages_complete() {
@@ -167,7 +174,12 @@ stage_packages() {
     check "systemd calls the agent's exposure 3.5 at most" packages_exposed hostler-agent 35 || true
     packages_on_a_host
   fi
-  rm -rf "$PACKAGES_DIR"
+}
+
+packages_cleanup() {
+  bed_down
+  if [[ -n "$PACKAGES_DIR" ]]; then rm -rf "$PACKAGES_DIR"; fi
+  PACKAGES_DIR=""
 }
 
 packages_on_a_host() {
