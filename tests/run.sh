@@ -17,6 +17,8 @@ source "$top/deploy/lib/process.sh"
 source "$top/deploy/lib/libvirt.sh"
 # shellcheck source=tests/shell/stages.sh
 source "$here/shell/stages.sh"
+# shellcheck source=tests/shell/beside.sh
+source "$here/shell/beside.sh"
 # shellcheck source=tests/shell/bed.sh
 source "$here/shell/bed.sh"
 # shellcheck source=tests/shell/packages.sh
@@ -37,12 +39,18 @@ LIBVIRT_DIR=/var/lib/libvirt/hostler-test
 FEATURES=(--locked --all-features)
 export CARGO_TERM_COLOR=never
 
+hosts_cleanup() {
+  rollout_cleanup
+  packages_cleanup
+}
+
 finish() {
   local code=$?
   trap - ERR EXIT
   set +e
+  beside_stop
   demo_cleanup
-  rollout_cleanup
+  hosts_cleanup
   libvirt_release "$RECORDS"
   rm -rf "$LIBVIRT_DIR"
   exit "$code"
@@ -68,10 +76,14 @@ if [[ -z "$filter" ]]; then
   stage_protos
 fi
 stage_programs
+if [[ -z "$filter" ]]; then
+  # These wait for hosts most of the time, and many Rust tests wait too.
+  say "beside the Rust tests: packages and rollout on hosts that boot systemd; what they say comes after them"
+  beside_start "$LOGS/hosts.log" hosts_cleanup stage_packages stage_rollout
+fi
 stage_rust "$filter"
 if [[ -z "$filter" ]]; then
-  stage_packages
-  stage_rollout
+  beside_join
   stage_demo
 fi
 

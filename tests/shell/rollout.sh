@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The stage of bootstrap and rollout: a site made from nothing on four hosts that boot systemd (bed.sh), its agents
-# upgraded, and every way in which that goes wrong. Uses stages.sh's words; owns ROLLOUT_DIR and the hosts below.
+# upgraded, and every way in which that goes wrong. Uses stages.sh's words and the packages of packages.sh; owns ROLLOUT_DIR
+# and the hosts below.
 
 ROLLOUT_DIR=""
 ROLLOUT_HOSTS=(h1 h2 h3)
@@ -164,7 +165,7 @@ for_arm() {
 }
 
 rollout_packages() {
-  deploy/package.sh --profile dev --built "$HOSTLER_TEST_BIN" --version 0.1.0-1 --output "$ROLLOUT_DIR/debs" &&
+  mkdir "$ROLLOUT_DIR/debs" && cp "$PACKAGES_DIR"/before/*.deb "$ROLLOUT_DIR/debs/" &&
     rollout_repack 0.1.1 nothing && rollout_repack 0.1.2 crashing && rollout_repack 0.1.3 nothing && rollout_repack 0.1.4 for_arm && rollout_repack 0.1.5 failing
 }
 

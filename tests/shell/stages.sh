@@ -110,10 +110,13 @@ stage_protos() {
   check "the protos are clean under buf lint" "$buf" lint proto || true
 }
 
-# Tests of real binaries find them in HOSTLER_TEST_BIN.
+# Tests of real binaries find them in HOSTLER_TEST_BIN. The tests' build makes the programs too; a build of the programs alone
+# would compile most of it twice, since tests ask more features of shared libraries.
 stage_programs() {
-  say "programs: cargo build --workspace --bins ${FEATURES[*]}"
-  check "the programs build" cargo build --workspace --bins "${FEATURES[@]}" || return 0
+  local tests=(cargo test)
+  if cargo nextest --version >/dev/null 2>&1; then tests=(cargo nextest run); fi
+  say "programs: ${tests[*]} --no-run --workspace ${FEATURES[*]}"
+  check "programs and tests build" "${tests[@]}" --no-run --workspace "${FEATURES[@]}" || return 0
   HOSTLER_TEST_BIN="$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/debug"
   export HOSTLER_TEST_BIN
 }
