@@ -147,6 +147,11 @@ impl Entry {
         self.refusal
     }
 
+    /// Whether it is about somebody who has no certificate.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        self.event == Event::Enrolment
+    }
+
     /// With its line feed.
     pub(super) fn to_line(&self) -> String {
         // Strings, numbers, lists and string-keyed maps always serialise.

@@ -1,5 +1,6 @@
 //! Notes every call that changes something, and every call that is refused, where it is answered. It lies around the role
-//! table, so that it sees what the table refuses; it changes neither call nor answer.
+//! table, so that it sees what the table refuses; it changes neither call nor answer. A caller who hangs up is noted as well:
+//! what was asked for may have been done.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -65,51 +66,98 @@ where
             true => request.map(|body| Body::new(Listened::new(body, heard.clone()))),
             false => request,
         };
-        let began = Instant::now();
-        let answering = NOTES.scope(RefCell::default(), Noted(Box::pin(self.inner.call(request))));
-        let audit = self.audit.clone();
-        Box::pin(async move {
-            let (answer, notes) = answering.await;
-            let response = answer?;
-            let status = Status::from_header_map(response.headers());
-            let (code, message) = status
-                .as_ref()
-                .map_or((Code::Ok, ""), |status| (status.code(), status.message()));
-            let refused = matches!(code, Code::PermissionDenied | Code::Unauthenticated);
-            // No service has it, so that nothing could change; whoever knows no name is not refused one.
-            let unknown = code == Code::Unimplemented;
-            if refused || (changes && !notes.routine && !unknown) {
-                let entry = match refused {
-                    true => Entry::refused(Event::Call, identity, address, code, message),
-                    false => Entry::done(Event::Call, identity, address).answered(
-                        code,
-                        match message.is_empty() {
-                            true => &notes.said,
-                            false => message,
-                        },
-                    ),
-                };
-                let request = request::json(&path, &heard.bytes());
-                let entry = entry
-                    .rpc(&path, request, began.elapsed())
-                    .with_operations(&notes.operations);
-                audit.note(&entry);
-            }
-            Ok(response)
-        })
+        let call = Call {
+            path,
+            identity,
+            address,
+            changes,
+            heard,
+            began: Instant::now(),
+            audit: self.audit.clone(),
+        };
+        let noted = Noted {
+            answering: Box::pin(self.inner.call(request)),
+            call: Some(call),
+            begun: false,
+        };
+        Box::pin(NOTES.scope(RefCell::default(), noted))
+    }
+}
+
+/// What is known of a call before its answer.
+struct Call {
+    path: String,
+    identity: String,
+    address: String,
+    changes: bool,
+    heard: Heard,
+    began: Instant,
+    audit: Audit,
+}
+
+impl Call {
+    fn answered(self, status: Option<&Status>, notes: &Notes) {
+        let (code, message) = status.map_or((Code::Ok, ""), |status| (status.code(), status.message()));
+        let refused = matches!(code, Code::PermissionDenied | Code::Unauthenticated);
+        // No service has it, so that nothing could change; whoever knows no name is not refused one.
+        let unknown = code == Code::Unimplemented;
+        if !refused && (!self.changes || notes.routine || unknown) {
+            return;
+        }
+        let entry = match refused {
+            true => Entry::refused(Event::Call, &self.identity, &self.address, code, message),
+            false => Entry::done(Event::Call, &self.identity, &self.address).answered(
+                code,
+                match message.is_empty() {
+                    true => &notes.said,
+                    false => message,
+                },
+            ),
+        };
+        let request = request::json(&self.path, &self.heard.bytes());
+        let entry = entry
+            .rpc(&self.path, request, self.began.elapsed())
+            .with_operations(&notes.operations);
+        self.audit.note(&entry);
     }
 }
 
 /// A call, and what its handler says of it.
-struct Noted<F>(Pin<Box<F>>);
+struct Noted<F> {
+    answering: Pin<Box<F>>,
+    /// Until it is noted.
+    call: Option<Call>,
+    begun: bool,
+}
 
-impl<F: Future> Future for Noted<F> {
-    type Output = (F::Output, Notes);
+impl<F, E> Future for Noted<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let output = std::task::ready!(self.0.as_mut().poll(cx));
-        let notes = NOTES.try_with(RefCell::take).unwrap_or_default();
-        Poll::Ready((output, notes))
+        self.begun = true;
+        let answer = std::task::ready!(self.answering.as_mut().poll(cx));
+        let call = self.call.take();
+        if let (Some(call), Ok(response)) = (call, &answer) {
+            let status = Status::from_header_map(response.headers());
+            call.answered(
+                status.as_ref(),
+                &NOTES.try_with(RefCell::take).unwrap_or_default(),
+            );
+        }
+        Poll::Ready(answer)
+    }
+}
+
+/// Whoever hangs up before the answer has asked all the same. The notes are still there: they go after the call.
+impl<F> Drop for Noted<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take().filter(|_| self.begun) {
+            let gone = Status::cancelled("the caller went away before the answer; it may have been done");
+            call.answered(Some(&gone), &NOTES.try_with(RefCell::take).unwrap_or_default());
+        }
     }
 }
 
@@ -164,5 +212,56 @@ impl http_body::Body for Listened {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hostler_common::id::OperationId;
+
+    use super::*;
+    use crate::audit;
+
+    /// Makes an operation, and then does not answer.
+    struct Hangs(OperationId);
+
+    impl Service<Request<Body>> for Hangs {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Answer<Infallible>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _request: Request<Body>) -> Self::Future {
+            let operation = self.0;
+            Box::pin(async move {
+                audit::made(operation);
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_hangs_up_before_the_answer_is_noted_with_what_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Audit::start(dir.path()).unwrap();
+        let operation = OperationId::generate();
+        let mut service = AuditLayer(log.clone()).layer(Hangs(operation));
+        let request = |path: &str| Request::builder().uri(path).body(Body::empty()).unwrap();
+        for rpc in ["CreateHypervisor", "ListHypervisors"] {
+            let mut call = service.call(request(&format!("/operations.v1.OperationsService/{rpc}")));
+            assert!(futures_util::poll!(&mut call).is_pending());
+        }
+        drop(service.call(request("/operations.v1.OperationsService/CreateBackup")));
+        log.end().await;
+        let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for told in ["CreateHypervisor", "CANCELLED", &operation.to_string()] {
+            assert!(text.contains(told), "{text}");
+        }
     }
 }

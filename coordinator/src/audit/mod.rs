@@ -32,6 +32,11 @@ const QUEUE_BOUND: usize = 4096;
 const REFUSALS_AT_MOST: u32 = 50;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
 
+/// The same of those who enrol, whom nobody knows: a storm of them neither hides what somebody with a certificate was refused,
+/// nor pushes the old lines out within a day. It makes 10 MiB a day at most.
+const STRANGERS_AT_MOST: u32 = 20;
+const STRANGERS_PERIOD: Duration = Duration::from_secs(60);
+
 /// Who reads the log at once: each has a thread, and up to 32 MiB of lines.
 const READERS_AT_MOST: usize = 4;
 
@@ -82,6 +87,7 @@ struct Inner {
     orders: SyncSender<Order>,
     state: Arc<State>,
     refusals: Throttle,
+    strangers: Throttle,
 }
 
 /// What the writer and the others share.
@@ -113,13 +119,19 @@ impl Audit {
             orders,
             state,
             refusals: Throttle::new(REFUSALS_AT_MOST, REFUSALS_PERIOD),
+            strangers: Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD),
         }))))
     }
 
     /// Writes an entry, unless a storm of refusals makes it one of many.
     pub fn note(&self, entry: &Entry) {
         let Some(inner) = &self.0 else { return };
-        if entry.is_refusal() && inner.refusals.pass().is_none() {
+        let measure = match entry.is_refusal() {
+            true if entry.is_of_a_stranger() => Some(&inner.strangers),
+            true => Some(&inner.refusals),
+            false => None,
+        };
+        if measure.is_some_and(|measure| measure.pass().is_none()) {
             inner.state.held_back.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -158,5 +170,41 @@ impl Audit {
             // Either way the process ends.
             let _ = tokio::time::timeout(END_PATIENCE, answered).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_storm_of_strangers_hides_no_refusal_of_somebody_with_a_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::start(dir.path()).unwrap();
+        let storm = 1000;
+        for _ in 0..storm {
+            let guess = Entry::refused(Event::Enrolment, "", "192.0.2.7:1", Code::PermissionDenied, "no");
+            audit.note(&guess);
+        }
+        let denied = Entry::refused(
+            Event::Call,
+            "spiffe://x/client/viewer/v",
+            "",
+            Code::PermissionDenied,
+            "no",
+        );
+        audit.note(&denied);
+        audit.end().await;
+        let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
+        let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();
+        assert_eq!(count(r#""event":"call""#), 1, "{text}");
+        let guesses = count(r#""event":"enrolment""#);
+        assert!(guesses < storm / 10, "{guesses}");
+        assert!(
+            text.contains(&format!(r#""held_back":{}"#, storm - guesses)),
+            "{text}"
+        );
     }
 }
