@@ -314,6 +314,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A peer that reads nothing keeps the last bytes from leaving.
+        self.check_life(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
