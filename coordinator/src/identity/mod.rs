@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hostler_common::id::HostName;
 use hostler_common::units::UnixMillis;
@@ -34,6 +35,9 @@ use self::tokens::Tokens;
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::json::RecordError;
+
+/// How far ahead of the clock a certificate begins at most, the rounding to whole seconds included.
+const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Every part of it. Cheap to clone.
 #[derive(Clone)]
@@ -166,8 +170,9 @@ impl Parts {
             subject,
         };
         let signed = certificates.keeper.sign(csr_der, identity, after).await?;
-        // One that follows a revocation begins with the next second.
-        tokio::time::sleep(UnixMillis::now().until(signed.not_before)).await;
+        // One that follows a revocation begins with the next second. A clock that is set back meanwhile holds nobody up.
+        let begins_in = UnixMillis::now().until(signed.not_before);
+        tokio::time::sleep(begins_in.min(BEGINS_WITHIN)).await;
         Ok(signed)
     }
 }
