@@ -3,9 +3,11 @@
 //! The invariant: nothing that a person wrote is changed. A file is written where there is none, and in one that is there only the
 //! package's own placeholder for the coordinator is replaced; for all else a person is told what to change.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use hostler_common::config::ConfigError;
@@ -142,18 +144,33 @@ impl Configuration {
     }
 }
 
-/// Puts `text` in the place of `path`, whole and durable, with the mode that was there.
+/// Puts `text` in the place of `path`, whole and durable, with the owner and the mode that were there. Until it has them nobody
+/// else can read it.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     let mut name = path.as_os_str().to_owned();
     name.push(".enrolled");
     let beside = PathBuf::from(name);
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    if let Ok(found) = std::fs::metadata(path) {
-        file.set_permissions(found.permissions())?;
+    // Of a try that died; it may be readable.
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    let mode = match std::fs::metadata(path) {
+        Ok(found) => {
+            fchown(&file, Some(found.uid()), Some(found.gid()))?;
+            found.permissions()
+        }
+        Err(_) => Permissions::from_mode(0o644),
+    };
+    file.set_permissions(mode)?;
     file.sync_all()?;
     std::fs::rename(&beside, path)?;
     File::open(dir)?.sync_all()
