@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use futures_util::FutureExt as _;
 use hostler_common::error::Chain;
 use hostler_common::rpc::hostler::agent::v1::{SessionRequest, session_request};
 use hostler_common::rpc::hostler::enrol::v1::EnrolRequest;
 use hostler_common::units::UnixMillis;
+use hostler_coordinator::audit::Audit;
 use hostler_coordinator::config::Config;
 use hostler_coordinator::identity::Identities;
 use hostler_coordinator::identity::enrolment::{EnrolError, Enrolment};
@@ -296,7 +298,8 @@ async fn a_broken_request_is_not_a_guess_and_uses_up_no_token() {
     let site = Site::new();
     let store = site.store();
     let identities = site.start(&store).await.unwrap();
-    let enrolment = Enrolment::new(identities.clone(), Vec::new());
+    let audit = Audit::start(site.dir.path()).unwrap();
+    let enrolment = Enrolment::new(identities.clone(), Vec::new()).noted_in(audit.clone());
     let root = identities.own().unwrap().root();
     let life = Duration::from_secs(3600);
     let tokens = &identities.tokens;
@@ -331,6 +334,41 @@ async fn a_broken_request_is_not_a_guess_and_uses_up_no_token() {
         matches!(again, Err(EnrolError::Refused(Refusal::Used { .. }))),
         "{again:?}"
     );
+    // The log has what the caller was answered.
+    audit.end().await;
+    let log = std::fs::read_to_string(site.dir.path().join("audit/audit.jsonl")).unwrap();
+    assert!(log.lines().next().unwrap().contains("INVALID_ARGUMENT"), "{log}");
+}
+
+#[tokio::test]
+async fn hosts_with_right_tokens_come_from_one_address_all_at_once() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let enrolment = Enrolment::new(identities.clone(), Vec::new());
+    let root = identities.own().unwrap().root();
+    let life = Duration::from_secs(3600);
+    let mut hosts = Vec::new();
+    for number in 0..32 {
+        let host = format!("h{number}").parse().unwrap();
+        let (token, _) = identities.tokens.create(host, root, "ada", life).await.unwrap();
+        hosts.push((token, KeyRequest::new().unwrap()));
+    }
+    let from = address("192.0.2.7");
+    let coming = hosts
+        .iter()
+        .map(|(token, key)| enrolment.attempt(from, request(token, key)));
+    for outcome in futures_util::future::join_all(coming).await {
+        outcome.unwrap();
+    }
+    // Who hangs up before the answer has guessed all the same.
+    let key = &hosts[0].1;
+    for _ in 0..100 {
+        let guess = EnrolToken::new("h1".parse().unwrap(), root).unwrap();
+        drop(enrolment.attempt(from, request(&guess, key)).now_or_never());
+    }
+    let shut = enrolment.attempt(from, request(&hosts[0].0, key)).await;
+    assert!(matches!(shut, Err(EnrolError::TooOften { .. })), "{shut:?}");
 }
 
 fn ada() -> Identity {

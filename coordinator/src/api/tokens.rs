@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::listener::Peer;
 use super::status;
+use crate::audit;
 use crate::identity::tokens::{Ended, Standing, TokenRecord};
 use crate::identity::{EnrolmentPort, Identities};
 
@@ -47,6 +48,8 @@ pub(super) async fn create(
         .await
         .map_err(|error| status::of_tokens(&error))?;
     tracing::info!(token = %token.id(), host = %kept.host, by, expires = %kept.expires_at, "token made");
+    // By its id the enrolment that follows names it.
+    audit::said(&format!("token {}", token.id()));
     Ok(Response::new(rpc::CreateTokenResponse {
         token: token.to_word().to_string(),
         kept: Some(listed(&kept, UnixMillis::now())),

@@ -20,7 +20,7 @@ use thiserror::Error;
 use tonic::{Code, Request, Response, Status};
 
 use super::Identities;
-use super::guessing::{Buckets, Pace, TooOften, neighbourhood};
+use super::guessing::{Buckets, Charge, Pace, TooOften, neighbourhood};
 use super::keeper::SignError;
 use super::tokens::{Refusal, Standing, TokensError};
 use crate::audit::{Audit, Entry, Event};
@@ -178,17 +178,18 @@ impl Enrolment {
             EnrolToken::parse(&request.token).map_err(|error| EnrolError::Refused(Refusal::Form(error)));
         let id = token.as_ref().ok().map(EnrolToken::id);
         let neighbours = neighbourhood(from.ip());
-        let outcome = match self.by_address.take(&neighbours) {
+        let outcome = match self.by_address.look(&neighbours) {
             Err(TooOften { wait }) => Err(EnrolError::TooOften {
                 whose: "from this address",
                 wait,
             }),
+            // Charged afterwards: many hosts with right tokens come from one address at once. How many guesses do, the port
+            // bounds.
             Ok(()) => {
+                let mut charge = Charge::due(&self.by_address, &neighbours);
                 let outcome = self.trade(from, token, &request).await;
                 // What is not a wrong token does not count as one.
-                if !matches!(outcome, Err(EnrolError::Refused(_) | EnrolError::TooOften { .. })) {
-                    self.by_address.put_back(&neighbours);
-                }
+                charge.is_due = matches!(outcome, Err(EnrolError::Refused(_) | EnrolError::TooOften { .. }));
                 outcome
             }
         };
@@ -333,7 +334,7 @@ impl Enrolment {
                     true => Chain(error).to_string(),
                     false => format!("{token}: {}", Chain(error)),
                 };
-                Entry::refused(Event::Enrolment, "", attempt.from, Code::PermissionDenied, &words)
+                Entry::refused(Event::Enrolment, "", attempt.from, error.status().code(), &words)
             }
         };
         self.audit.note(&entry);

@@ -48,6 +48,51 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is one. It stays.
+    ///
+    /// # Errors
+    /// When there is none, with the time until there is.
+    pub fn look(&self, key: &K) -> Result<(), TooOften> {
+        let now = Instant::now();
+        let full_at = self.lock().get(key).copied();
+        self.after(full_at.unwrap_or(now), now).map(drop)
+    }
+
+    /// Takes one, there or not: who was let in with others, when there was room, and was wrong. What is owed so is at most a burst.
+    pub fn charge(&self, key: &K) {
+        self.charge_at(key, Instant::now());
+    }
+
+    fn charge_at(&self, key: &K, now: Instant) {
+        let mut table = self.lock();
+        self.make_room(&mut table, key, now);
+        let full_at = table.entry(key.clone()).or_insert(now);
+        let most = now + self.pace.every * self.pace.burst * 2;
+        *full_at = ((*full_at).max(now) + self.pace.every).min(most);
+    }
+
+    /// When it would be full again with one less.
+    fn after(&self, full_at: Instant, now: Instant) -> Result<Instant, TooOften> {
+        let after = full_at.max(now) + self.pace.every;
+        let wait = after.saturating_duration_since(now + self.pace.every * self.pace.burst);
+        match wait.is_zero() {
+            true => Ok(after),
+            false => Err(TooOften { wait }),
+        }
+    }
+
+    fn make_room(&self, table: &mut HashMap<K, Instant>, key: &K, now: Instant) {
+        if !table.contains_key(key) && table.len() >= self.at_most {
+            table.retain(|_, full_at| *full_at > now);
+            if table.len() >= self.at_most
+                && let Some(quietest) = table.iter().min_by_key(|(_, full_at)| **full_at)
+            {
+                let quietest = quietest.0.clone();
+                table.remove(&quietest);
+            }
+        }
+    }
+
     /// Takes one.
     ///
     /// # Errors
@@ -58,22 +103,9 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
 
     fn take_at(&self, key: &K, now: Instant) -> Result<(), TooOften> {
         let mut table = self.lock();
-        if !table.contains_key(key) && table.len() >= self.at_most {
-            table.retain(|_, full_at| *full_at > now);
-            if table.len() >= self.at_most
-                && let Some(quietest) = table.iter().min_by_key(|(_, full_at)| **full_at)
-            {
-                let quietest = quietest.0.clone();
-                table.remove(&quietest);
-            }
-        }
+        self.make_room(&mut table, key, now);
         let full_at = table.entry(key.clone()).or_insert(now);
-        let after = (*full_at).max(now) + self.pace.every;
-        let wait = after.saturating_duration_since(now + self.pace.every * self.pace.burst);
-        if !wait.is_zero() {
-            return Err(TooOften { wait });
-        }
-        *full_at = after;
+        *full_at = self.after(*full_at, now)?;
         Ok(())
     }
 
@@ -83,6 +115,31 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
             && let Some(earlier) = full_at.checked_sub(self.pace.every)
         {
             *full_at = earlier;
+        }
+    }
+}
+
+/// What an attempt costs once it is over, also when who made it hung up before.
+#[derive(Debug)]
+pub struct Charge<'a, K: Eq + Hash + Clone> {
+    buckets: &'a Buckets<K>,
+    key: &'a K,
+    /// It was wrong, or nobody knows.
+    pub is_due: bool,
+}
+
+impl<'a, K: Eq + Hash + Clone> Charge<'a, K> {
+    /// Due to `key` until the outcome says otherwise.
+    pub fn due(buckets: &'a Buckets<K>, key: &'a K) -> Self {
+        let is_due = true;
+        Self { buckets, key, is_due }
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Charge<'_, K> {
+    fn drop(&mut self) {
+        if self.is_due {
+            self.buckets.charge(self.key);
         }
     }
 }
@@ -124,6 +181,20 @@ mod tests {
             .filter(|_| buckets.take_at(&1, now + Duration::from_secs(25)).is_ok())
             .count();
         assert_eq!(taken, 2);
+    }
+
+    #[test]
+    fn who_is_charged_beyond_the_burst_waits_longer_and_not_for_ever() {
+        let buckets = Buckets::new(PACE, 10);
+        let now = Instant::now();
+        let wait_after = |charges| {
+            (0..charges).for_each(|_| buckets.charge_at(&1, now));
+            buckets.take_at(&1, now).map_err(|often| often.wait.as_secs())
+        };
+        assert_eq!(wait_after(2), Ok(()));
+        assert_eq!(wait_after(1), Err(20));
+        assert_eq!(wait_after(1000), Err(40));
+        assert_eq!(buckets.take_at(&2, now), Ok(()), "others are not concerned");
     }
 
     #[test]
