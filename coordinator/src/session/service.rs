@@ -1,13 +1,14 @@
 //! The rpc that agents call: checks who opens a session, then hands it to its conversation. What carries the
 //! messages is not known here: [`SessionService::open`] serves any stream of a host that is known for who it is.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
 use hostler_common::id::{Epoch, HostName, OperationId, ProcessToken};
 use hostler_common::rpc::hostler::agent::v1::agent_service_server::AgentService;
 use hostler_common::rpc::hostler::agent::v1::{
-    Hello, Refused, SessionRequest, SessionResponse, Welcome, session_request, session_response,
+    FinishAnswer, Hello, Refused, SessionRequest, SessionResponse, Welcome, session_request, session_response,
 };
 use hostler_common::units::UnixMillis;
 use hostler_pki::identity::Subject;
@@ -182,6 +183,8 @@ impl Opening {
                 return self.refuse(&outbound, reason).await;
             }
         };
+        let journaled = hello.journaled_operation_ids;
+        let told: BTreeSet<String> = ended.iter().cloned().collect();
         let (heard, heard_watch) = watch::channel(0);
         let end = shutdown.child_token();
         let newcomer = Newcomer {
@@ -211,6 +214,25 @@ impl Opening {
             Ok(handle) => handle,
             Err(reason) => return self.refuse(&outbound, reason).await,
         };
+        // Only now is every end told to this session: what ended while it opened was told to the one before, or to nobody.
+        match self.ended(&journaled).await {
+            Ok(over) => {
+                for operation_id in over.into_iter().filter(|id| !told.contains(id)) {
+                    let message = Some(session_response::Message::FinishAnswer(FinishAnswer {
+                        operation_id,
+                        accepted: false,
+                        reason: "it ended while the session opened".to_owned(),
+                    }));
+                    // It may be lost: the agent hears of it when it next speaks of the operation.
+                    let _ = outbound.try_send(SessionResponse { message });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(host = %self.host, error = %hostler_common::error::Chain(&error), "session given up: its journal cannot be compared");
+                self.context.sessions.leave(&self.host, handle.epoch);
+                return;
+            }
+        }
         drop(outbound);
         let version = sentences::bounded(&hello.agent_version, VERSION_AT_MOST);
         Conversation::new(self.context, self.host, version, handle, heard, self.life)

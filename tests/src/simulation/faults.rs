@@ -121,7 +121,9 @@ impl Faults {
             Mend::Line(one, direction) => {
                 let host = self.agents[one].host.name.clone();
                 self.network.set_open(&host, direction, true);
-                self.absences.end(&host);
+                if silences(direction) {
+                    self.absences.end(&host);
+                }
             }
             Mend::Slowness => self.network.slow(1),
         }
@@ -222,7 +224,9 @@ impl Faults {
                 continue;
             }
             self.world.note(format!("{host} is cut off: {direction:?}"));
-            self.absences.begin(&host);
+            if silences(direction) {
+                self.absences.begin(&host);
+            }
             self.network.set_open(&host, direction, false);
             self.later(1, longest, Mend::Line(one, direction));
         }
@@ -246,4 +250,9 @@ impl Faults {
         }
         left
     }
+}
+
+/// Whether a host with such a line is not heard. One that only hears nothing still speaks.
+fn silences(direction: Direction) -> bool {
+    direction != Direction::Down
 }
