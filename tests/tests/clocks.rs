@@ -249,6 +249,11 @@ fn printed(output: &Output) -> String {
 #[tokio::test]
 async fn a_certificate_is_refused_before_and_after_its_time_by_either_side() {
     let mut world = World::begin(Faked::Wall).await;
+    // The store of the one that runs is taken.
+    let beside = std::fs::read_to_string(world.site.path("coordinator.toml")).unwrap();
+    let (data, other) = (world.site.path("data"), world.site.path("other-data"));
+    let beside = beside.replace(data.to_str().unwrap(), other.to_str().unwrap());
+    world.site.write("beside.toml", &beside);
     let client = |off: i64| {
         let clock = Clock::off_by(world.site.path("client.clock"), off);
         let mut list = world.site.hostler("viewer");
@@ -274,13 +279,15 @@ async fn a_certificate_is_refused_before_and_after_its_time_by_either_side() {
             "{said}"
         );
         world.coordinators.set(NOON);
-        // Neither program starts with a certificate of another time.
-        for name in ["coordinator", "agent"] {
+        // No coordinator starts with a certificate of another time. An agent does, and waits for a new one: its check tells.
+        let starts = [
+            ("coordinator", "beside.toml", None),
+            ("agent", "agent.toml", Some("--check")),
+        ];
+        for (name, config, only) in starts {
             let clock = Clock::off_by(world.site.path("start.clock"), off);
             let mut start = command(&format!("hostler-{name}"));
-            start
-                .arg("--config")
-                .arg(world.site.path(&format!("{name}.toml")));
+            start.arg("--config").arg(world.site.path(config)).args(only);
             clock.rule(&mut start, Faked::Wall);
             let refused = start.output().unwrap();
             assert_eq!(refused.status.code(), Some(1), "{name} at {off}");
