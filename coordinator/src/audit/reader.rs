@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use futures_util::stream;
 use hostler_common::units::UnixMillis;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast::error::RecvError;
@@ -47,7 +48,7 @@ struct Told {
 
 impl Asked {
     fn fits(&self, line: &str) -> bool {
-        // What a death has torn is told as it is, unless somebody looks for something.
+        // What a death has torn is told, unless somebody looks for something.
         let Ok(told) = serde_json::from_str::<Told>(line) else {
             return self.since.is_none() && self.identity.is_empty();
         };
@@ -118,6 +119,14 @@ impl Reading {
     }
 }
 
+/// A line that a death or a full disk has torn, as an object that holds what is left of it: whoever reads JSON reads on.
+fn whole(line: String) -> String {
+    match line.is_empty() || serde_json::from_str::<IgnoredAny>(&line).is_ok() {
+        true => line,
+        false => serde_json::json!({ "event": "torn", "message": line }).to_string(),
+    }
+}
+
 fn newest(files: Vec<(File, u64)>, asked: &Asked) -> VecDeque<String> {
     let mut kept = VecDeque::new();
     let mut bytes = 0;
@@ -127,7 +136,7 @@ fn newest(files: Vec<(File, u64)>, asked: &Asked) -> VecDeque<String> {
             .split(b'\n')
             .map_while(Result::ok)
         {
-            let line = String::from_utf8_lossy(&line).into_owned();
+            let line = whole(String::from_utf8_lossy(&line).into_owned());
             if line.is_empty() || !asked.fits(&line) {
                 continue;
             }
@@ -139,4 +148,35 @@ fn newest(files: Vec<(File, u64)>, asked: &Asked) -> VecDeque<String> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_is_an_object_among_the_others() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let good =
+            r#"{"time":"2026-11-22T07:00:00Z","identity":"spiffe://a/client/admin/ada","event":"call"}"#;
+        std::fs::write(path.path(), format!("{good}\n{}\n{good}\n", &good[..40])).unwrap();
+        let length = std::fs::metadata(path.path()).unwrap().len();
+        let read = |identity: &str| {
+            let asked = Asked {
+                since: None,
+                identity: identity.to_owned(),
+                at_most: 10,
+                follow: false,
+            };
+            newest(vec![(File::open(path.path()).unwrap(), length)], &asked)
+        };
+        let lines = read("");
+        assert_eq!((lines[0].as_str(), lines[2].as_str()), (good, good));
+        let torn: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+        assert_eq!(
+            (&torn["event"], &torn["message"]),
+            (&"torn".into(), &good[..40].into())
+        );
+        assert_eq!(read("ada").len(), 2, "nobody knows whose the torn one was");
+    }
 }

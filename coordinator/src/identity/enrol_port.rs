@@ -232,6 +232,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A caller that reads nothing keeps the last bytes from leaving, and would keep its place.
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
