@@ -7,7 +7,7 @@ use hostler_pki::Role;
 use super::{Context, asking, revoking};
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::site_view::{self, Revocation, Revocations};
+use crate::output::revocation_view::{self, Revocation, Revocations};
 use crate::output::{self, Format};
 
 /// What to do with clients.
@@ -93,7 +93,7 @@ impl Revoked {
         let list = call.await?.revocations;
         let list: Vec<_> = list.into_iter().map(Revocation::from).collect();
         match context.settings.output {
-            Format::Table => output::print(&site_view::revocations(&list, context.terminal)),
+            Format::Table => output::print(&revocation_view::revocations(&list, context.terminal)),
             Format::Json => output::print_document(&Revocations { revocations: &list }),
         }
     }

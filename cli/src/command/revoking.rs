@@ -5,7 +5,7 @@ use hostler_common::rpc::hostler::site::v1::RevokeIdentityRequest;
 use super::Context;
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::site_view::{self, Revoked};
+use crate::output::revocation_view::{self, Revoked};
 use crate::output::{self, Format};
 
 /// Revokes the certificates of `subject`, as `agent/hv1`.
@@ -23,7 +23,7 @@ pub(super) async fn revoke(
     let call = coordinator.answer(call, async { coordinator.site().revoke_identity(request).await });
     let it = Revoked::from(call.await?);
     match context.settings.output {
-        Format::Table => output::print(&site_view::revoked(&it)),
+        Format::Table => output::print(&revocation_view::revoked(&it)),
         Format::Json => output::print_document(&it),
     }
 }

@@ -6,7 +6,7 @@ use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
 use super::Context;
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::site_view::{self, SiteStatus};
+use crate::output::status_view::{self, SiteStatus};
 use crate::output::{self, Format};
 
 /// Shows how the coordinator is, and what a person should look at
@@ -36,7 +36,7 @@ impl Show {
         });
         let it = SiteStatus::from(call.await?);
         match context.settings.output {
-            Format::Table => output::print(&site_view::status(&it)),
+            Format::Table => output::print(&status_view::status(&it)),
             Format::Json => output::print_document(&it),
         }
     }

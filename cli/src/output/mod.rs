@@ -1,21 +1,25 @@
 //! What reaches standard output: tables for people, JSON for programs. Everything printed passes here, so
 //! that a closed pipe is one kind of failure and never a panic.
 
+pub(crate) mod agent_view;
 mod asked;
 pub(crate) mod audit_view;
 mod bar;
+pub(crate) mod expunge_view;
 pub(crate) mod lock_view;
 mod pace;
 pub(crate) mod pools;
 mod progress;
+pub(crate) mod revocation_view;
 #[cfg(test)]
 mod samples;
 pub(crate) mod sections;
 mod sheet;
-pub(crate) mod site_view;
+pub(crate) mod status_view;
 pub(crate) mod storage_view;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod token_view;
 pub(crate) mod view;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -91,6 +91,11 @@ pub(crate) fn snake_case(name: &str) -> String {
     snake
 }
 
+/// None for what a message leaves empty.
+pub(super) fn unless_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use hostler_common::operation::{OperationKind, Purpose};

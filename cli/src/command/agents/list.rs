@@ -6,7 +6,7 @@ use hostler_common::rpc::hostler::site::v1::ListAgentsRequest;
 use crate::command::Context;
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::site_view::{self, Agent, Agents};
+use crate::output::agent_view::{self, Agent, Agents};
 use crate::output::{self, Format};
 
 /// Lists every host that has an agent, or had one
@@ -35,7 +35,7 @@ impl List {
         });
         let agents: Vec<_> = call.await?.agents.into_iter().map(Agent::from).collect();
         match context.settings.output {
-            Format::Table => output::print(&site_view::agents(&agents, context.terminal)),
+            Format::Table => output::print(&agent_view::agents(&agents, context.terminal)),
             Format::Json => output::print_document(&Agents { agents: &agents }),
         }
     }

@@ -7,7 +7,7 @@ use hostler_common::rpc::hostler::site::v1::ExpungeHypervisorRequest;
 use crate::command::{Context, asking, confirming};
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
-use crate::output::site_view::Expunged;
+use crate::output::expunge_view::Expunged;
 use crate::output::{self, Format};
 
 /// Takes a hypervisor off the list for good

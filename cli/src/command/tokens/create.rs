@@ -11,7 +11,7 @@ use super::administer;
 use crate::command::Context;
 use crate::connect::Coordinator;
 use crate::failure::Failure;
-use crate::output::site_view::{self, CreatedToken};
+use crate::output::token_view::{self, CreatedToken};
 use crate::output::{self, Format};
 
 /// How long a token may be used, in seconds.
@@ -83,7 +83,7 @@ impl Create {
         match context.settings.output {
             Format::Json => output::print_document(&it),
             Format::Table if self.quiet || context.terminal.width.is_none() => output::print(it.token()),
-            Format::Table => output::print(&site_view::created(&it)),
+            Format::Table => output::print(&token_view::created(&it)),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::administer;
 use crate::command::Context;
 use crate::connect::Coordinator;
 use crate::failure::Failure;
-use crate::output::site_view::{self, Token, Tokens};
+use crate::output::token_view::{self, Token, Tokens};
 use crate::output::{self, Format};
 
 /// Lists tokens, newest first
@@ -34,7 +34,7 @@ impl List {
         });
         let tokens: Vec<_> = call.await?.tokens.into_iter().map(Token::from).collect();
         match context.settings.output {
-            Format::Table => output::print(&site_view::tokens(&tokens, context.terminal)),
+            Format::Table => output::print(&token_view::tokens(&tokens, context.terminal)),
             Format::Json => output::print_document(&Tokens { tokens: &tokens }),
         }
     }

@@ -7,8 +7,8 @@ use super::administer;
 use crate::command::Context;
 use crate::connect::Coordinator;
 use crate::failure::Failure;
-use crate::output::site_view::Token;
 use crate::output::text::escape;
+use crate::output::token_view::Token;
 use crate::output::{self, Format};
 
 /// Makes a token useless
