@@ -13,7 +13,8 @@ use super::pool::OnPool;
 use super::progress::{Responses, Said, Talk, only, respond};
 use super::submit::{Submit, asked, asker};
 use super::{bulk, status};
-use crate::operation::engine::{Asked, Asker, Engine, Wanted};
+use crate::operation::engine::Engine;
+use crate::operation::wish::{Asked, Asker, Wanted};
 use crate::registry::Registry;
 
 /// Hypervisors in one bulk call. More than the largest fleet that one coordinator serves.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tonic::Status;
 
 use super::{status, submit};
-use crate::operation::engine::Wanted;
+use crate::operation::wish::Wanted;
 use crate::registry::{NoDefaultPool, Registry};
 
 /// A request that changes a pool: as of operations.v1, the default one, at once.

@@ -13,8 +13,9 @@ use super::pool::{self, OnPool};
 use super::progress::{Said, Talk, only};
 use super::status;
 use crate::audit;
-use crate::operation::engine::{Asked, Asker, Engine, Submitted, Wanted};
+use crate::operation::engine::Engine;
 use crate::operation::watch::{News, Start, follow};
+use crate::operation::wish::{Asked, Asker, Submitted, Wanted};
 use crate::registry::Registry;
 
 /// The longest stored reason, in characters.

@@ -10,12 +10,13 @@ use hostler_common::units::UnixMillis;
 use prost_types::Any;
 use thiserror::Error;
 
-use super::engine::{Asker, Engine, EngineError, put};
+use super::engine::{Engine, EngineError, put};
 use super::locks::Lock;
 use super::reading::{Held, read_lock};
 use super::record::{Logs, OperationRecord, StoredRequest};
 use super::sentences;
 use super::state::{Effect, End, Event, Life, Operator, Phase, Proposal, next};
+use super::wish::Asker;
 use crate::failpoint::Point;
 use crate::store::{Compare, Revision, Transaction, json};
 

@@ -11,3 +11,4 @@ pub mod retention;
 pub mod sentences;
 pub mod state;
 pub mod watch;
+pub mod wish;
