@@ -5,33 +5,28 @@
 //! writes to a file: a pipe breaks when the agent restarts, and whoever writes to it then dies. What is in a
 //! program's environment may be secret: no text here ever holds it.
 
+mod fault;
 mod follow;
+mod kept;
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use hostler_common::error::Retry;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
-use thiserror::Error;
 
+pub use self::fault::CommandFault;
 pub use self::follow::KeepGoing;
+use self::kept::{Keep, Kept, end_of};
 use crate::config::Argv;
-
-/// What is kept of each of standard output (its beginning) and standard error (its end).
-const KEPT: usize = 64 * 1024;
-
-/// How long the output of an ended program may still be on its way. A daemon that it left behind holds the
-/// pipe open for ever, so the end of the pipe cannot be waited for.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Where programs are looked for, and what they get as `PATH`. The agent's own `PATH` is not trusted.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,83 +44,6 @@ pub struct Output {
     pub stdout: String,
     /// The last 64 KiB of its standard error.
     pub stderr: String,
-}
-
-/// Why a program did not do its work.
-#[derive(Debug, Error)]
-pub enum CommandFault {
-    /// It is nowhere in the usual folders.
-    #[error("the program {name} is not in {PATH}; install it")]
-    NotFound {
-        /// Its name.
-        name: String,
-    },
-    /// There is nothing at its path that can be executed.
-    #[error("{} cannot be executed", path.display())]
-    NotExecutable {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel did not start it.
-    #[error("cannot start {command}")]
-    Start {
-        /// The program and its arguments.
-        command: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// There is no file for what it says.
-    #[error("cannot use {}, where {command} writes", path.display())]
-    Log {
-        /// The program and its arguments.
-        command: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It did not end in time and was killed.
-    #[error("{command} did not end within {deadline:?} and was killed")]
-    TimedOut {
-        /// The program and its arguments.
-        command: String,
-        /// The deadline.
-        deadline: Duration,
-    },
-    /// It ended with a failure.
-    #[error("{command} ended with {status}{}", said(last_line))]
-    Failed {
-        /// The program and its arguments.
-        command: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// The last line of its standard error.
-        last_line: String,
-    },
-}
-
-fn said(last_line: &str) -> String {
-    if last_line.is_empty() {
-        String::new()
-    } else {
-        format!(": {last_line}")
-    }
-}
-
-impl CommandFault {
-    /// What may be done about it.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::NotFound { .. } | Self::NotExecutable { .. } | Self::Failed { .. } => Retry::Never,
-            Self::Start { .. } | Self::Log { .. } => Retry::Later,
-            Self::TimedOut { .. } => Retry::ReadBack,
-        }
-    }
 }
 
 impl Program {
@@ -408,74 +326,15 @@ impl Command {
     }
 }
 
-/// The last [`KEPT`] bytes of `file`.
-fn end_of(file: &mut File) -> io::Result<String> {
-    let kept = u64::try_from(KEPT).unwrap_or(u64::MAX);
-    let from = file.metadata()?.len().saturating_sub(kept);
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    // A daemon may go on writing.
-    file.take(kept).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-#[derive(Clone, Copy)]
-enum Keep {
-    Beginning,
-    End,
-}
-
-/// What is kept of one pipe. The pipe is read to its end whatever is kept, so that a program which says much
-/// does not stall.
-struct Kept {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    closed: mpsc::Receiver<()>,
-}
-
-impl Kept {
-    fn collect(pipe: Option<impl Read + Send + 'static>, keep: Keep) -> io::Result<Self> {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let (closing, closed) = mpsc::sync_channel(1);
-        let kept = bytes.clone();
-        let read = move || {
-            if let Some(mut pipe) = pipe {
-                let mut chunk = [0; 4096];
-                while let Ok(read @ 1..) = pipe.read(&mut chunk) {
-                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    match keep {
-                        Keep::Beginning => {
-                            let room = KEPT - kept.len();
-                            kept.extend_from_slice(&chunk[..read.min(room)]);
-                        }
-                        Keep::End => {
-                            kept.extend_from_slice(&chunk[..read]);
-                            let surplus = kept.len().saturating_sub(KEPT);
-                            kept.drain(..surplus);
-                        }
-                    }
-                }
-            }
-            let _ = closing.send(());
-        };
-        std::thread::Builder::new()
-            .name("program-output".into())
-            .spawn(read)?;
-        Ok(Self { bytes, closed })
-    }
-
-    fn text(self) -> String {
-        // Whether the pipe closed or not, what there is by now is what there is.
-        let _ = self.closed.recv_timeout(LAST_WORDS);
-        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::os::unix::process::ExitStatusExt as _;
     use std::time::Instant;
 
+    use hostler_common::error::Retry;
+
+    use super::kept::KEPT;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);

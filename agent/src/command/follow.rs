@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Command, CommandFault, KEPT, Keep, Kept, LAST_WORDS, Output};
+use super::kept::{KEPT, Keep, Kept, LAST_WORDS};
+use super::{Command, CommandFault, Output};
 
 /// The longest line that is handed on whole; what is beyond is dropped. restic lists all backups in one line, with 600
 /// bytes or so for each: this holds more than any rule of the configuration keeps.
