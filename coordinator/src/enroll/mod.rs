@@ -75,6 +75,9 @@ pub async fn accept(
             round.take_pool(claim, entries)?;
         }
         if round.transaction.writes.is_empty() {
+            // What was read may be newer than what the registry shows.
+            let newest = entries.iter().flatten().map(|entry| entry.modified).max();
+            registry.taken(newest.unwrap_or(Revision(0))).await;
             return Ok(round.accepted);
         }
         Point::EnrollBefore.pass();

@@ -78,6 +78,7 @@ async fn load(store: &Store, registry: &Registry) -> Result<(), RecordError> {
     }
     registry.write(|current| {
         fleet.hosts = std::mem::take(&mut current.hosts);
+        fleet.leaving = std::mem::take(&mut current.leaving);
         *current = fleet;
     });
     registry.taken.send_replace(revision);

@@ -6,6 +6,7 @@
 //! cannot be served.
 
 mod followed;
+mod leaving;
 mod live;
 mod mirror;
 mod pool_view;
@@ -24,6 +25,7 @@ use hostler_common::units::UnixMillis;
 use tokio::sync::{broadcast, watch};
 
 pub use self::followed::{Followed, Latest};
+pub use self::leaving::{Leaving, Listing};
 pub use self::live::{HostLive, Presence, Reported};
 pub use self::mirror::spawn;
 pub use self::pool_view::{Naming, PoolView};
@@ -78,6 +80,8 @@ struct Fleet {
     /// Those that have not ended.
     operations: BTreeMap<OperationId, Held<Arc<OperationRecord>>>,
     hosts: HashMap<HostName, HostLive>,
+    /// What people take off the list at this moment, once for each of them.
+    leaving: Vec<ResourceName>,
 }
 
 impl Fleet {
@@ -264,21 +268,6 @@ impl Registry {
                 live.heard();
             }
         });
-    }
-
-    /// A session of `host` has reported these, all of them accepted and stored.
-    pub fn reported(&self, host: &HostName, epoch: Epoch, reported: Reported) {
-        let changed = self.write(|fleet| match fleet.hosts.get_mut(host) {
-            Some(live) if live.is_connected_as(epoch) => Some(live.report(reported)),
-            Some(_) | None => None,
-        });
-        let Some(changed) = changed else { return };
-        if changed.hypervisors {
-            self.tell_hypervisors_of(host);
-        }
-        if changed.pools {
-            self.tell_pools_of(host);
-        }
     }
 
     /// `host` says how far an operation is. It counts only while `host` holds it under `fence`, and only who follows

@@ -55,12 +55,6 @@ impl<'a> PoolView<'a> {
             .is_some_and(|live| live.presence() == Presence::Connected)
     }
 
-    /// Whether the live session of its owner says that it is there.
-    pub fn is_reported(&self) -> bool {
-        self.live
-            .is_some_and(|live| live.pool(&self.record.name).is_some())
-    }
-
     /// Whether calls that name no pool mean this one.
     pub fn naming(&self) -> Naming {
         self.naming

@@ -37,12 +37,6 @@ impl<'a> HypervisorView<'a> {
         Standing::of(self.lock, self.live, reported)
     }
 
-    /// Whether the live session of its host says that it is there.
-    pub fn is_reported(&self) -> bool {
-        self.live
-            .is_some_and(|live| live.domains(&self.record.id).is_some())
-    }
-
     /// What can be done with it now.
     pub fn state(&self) -> HypervisorState {
         match (self.standing(), self.record.observed) {

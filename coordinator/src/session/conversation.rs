@@ -19,13 +19,14 @@ use tonic::Status;
 use super::answers;
 use super::registry::SessionHandle;
 use super::service::SessionContext;
+use crate::enroll;
 use crate::failpoint::Point;
 use crate::identity::connections::Life;
 use crate::identity::renewal;
 use crate::operation::engine::EngineError;
 use crate::operation::sentences::{self, ending};
 use crate::operation::state::{End, Event, IllegalTransition, Proposal};
-use crate::{enroll, registry::Registry};
+use crate::registry::{Listing, Registry};
 
 /// Heartbeats without an answer after which an agent is taken for gone.
 const SILENT_HEARTBEATS: u32 = 3;
@@ -202,9 +203,12 @@ impl Conversation {
     async fn report(&mut self, report: HostReport) -> Result<(), Over> {
         match enroll::accept(&self.context.store, &self.context.registry, &self.host, report).await {
             Ok(accepted) => {
-                self.context
-                    .registry
-                    .reported(&self.host, self.handle.epoch, accepted.reported);
+                let registry = &self.context.registry;
+                let listing = registry.reported(&self.host, self.handle.epoch, accepted.reported);
+                if listing == Listing::Expunged {
+                    // It connects again and reports all it has, which enrols it anew.
+                    return Err(Over("what it reports was expunged at that moment"));
+                }
                 Point::Reported.pass();
                 let answer = accepted.refused;
                 if answer == ReportAnswer::default() {

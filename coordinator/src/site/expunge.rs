@@ -1,8 +1,8 @@
 //! The only way off the list, by the word of a person: a hypervisor or a pool that is no more.
 //!
 //! Its lock stays in the store: should another one come with this name, its fences are above those that the host has
-//! seen. Invariant: nothing goes while its agent reports it or something on it has not ended; what is compared when it is
-//! removed is what that was decided by.
+//! seen. Invariant: nothing goes while its agent reports it (`registry/leaving` decides who was first) or something on it
+//! has not ended; what is compared when it is removed is what that was decided by.
 
 use hostler_common::id::{HostName, HypervisorId, OperationId, PoolName, ResourceName};
 use serde::de::DeserializeOwned;
@@ -89,9 +89,8 @@ pub async fn hypervisor(store: &Store, registry: &Registry, id: &HypervisorId) -
         key: HypervisorRecord::key(id),
         look: "hostler hypervisors list",
     };
-    let is_reported = || registry.hypervisor(id, |view| view.is_reported()) == Some(true);
     let host = |record: HypervisorRecord| record.host;
-    expunge(store, registry, &leaving, is_reported, host).await
+    expunge(store, registry, &leaving, host).await
 }
 
 /// Takes a pool off the list; nothing happens to the pool. When it returns, the list is without it.
@@ -105,16 +104,14 @@ pub async fn pool(store: &Store, registry: &Registry, name: &PoolName) -> Result
         key: PoolRecord::key(name),
         look: "hostler storage list",
     };
-    let is_reported = || registry.pool(name, |view| view.is_reported()) == Some(true);
     let host = |record: PoolRecord| record.host;
-    expunge(store, registry, &leaving, is_reported, host).await
+    expunge(store, registry, &leaving, host).await
 }
 
 async fn expunge<T: DeserializeOwned>(
     store: &Store,
     registry: &Registry,
     leaving: &Leaving,
-    is_reported: impl Fn() -> bool,
     host: impl Fn(T) -> HostName,
 ) -> Result<(), ExpungeError> {
     let name = &leaving.name;
@@ -133,13 +130,14 @@ async fn expunge<T: DeserializeOwned>(
             });
         };
         let host = host(json::read(&record)?);
-        if is_reported() {
+        // Until the list is without it, nobody's report of it counts.
+        let Some(_leaving) = registry.leave(name) else {
             return Err(ExpungeError::Reported {
                 what: leaving.what,
                 name: name.clone(),
                 host,
             });
-        }
+        };
         refuse_unended(name, host, lock.as_ref())?;
         let modified = |entry: &Option<Entry>| entry.as_ref().map_or(Revision(0), |entry| entry.modified);
         let transaction = Transaction {
