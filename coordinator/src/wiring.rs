@@ -236,7 +236,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     }
     let (_, own) = identities.keeping().context("a coordinator has a certificate")?;
     let port = listener::Port {
-        own,
+        own: own.clone(),
         revocations: identities.revocations.clone(),
         connections: identities.connections.clone(),
         audit: audit.clone(),
@@ -247,7 +247,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         registry: registry.clone(),
         store,
     };
-    serving.spawn(serve::run(services, accepted, shutdown.clone()));
+    serving.spawn(serve::run(services, accepted, own, shutdown.clone()));
     let hypervisors = registry.map_hypervisors(|_| ()).len();
     let pools = registry.map_pools(|_| ()).len();
     tracing::info!(%address, hypervisors, pools, unended_operations = registry.operations().len(), "serving");

@@ -181,6 +181,8 @@ async fn health_answers_under_every_name_that_clients_use() {
         "",
         "operations.v1.OperationsService",
         "hostler.fleet.v1.FleetService",
+        "hostler.site.v1.SiteService",
+        "hostler.certificates",
     ] {
         let request = HealthCheckRequest {
             service: service.to_owned(),

@@ -11,6 +11,7 @@ use hostler_common::rpc::hostler::agent::v1::session_response::Message;
 use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
 use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_common::units::UnixMillis;
+use hostler_coordinator::api::health::CERTIFICATES;
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
 use hostler_pki::issued::Existing;
 use hostler_pki::{ChannelOptions, Credentials, KeyRequest, TlsFiles, TrustBundle};
@@ -20,6 +21,9 @@ use hostler_tests::wait;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// An agent whose certificate lives so long, and when it ends.
 async fn short_lived(fleet: &Fleet, host: &str, life: Duration) -> (SimulatedAgent, UnixMillis) {
@@ -219,7 +223,17 @@ async fn the_status_tells_which_ca_signs_and_when_the_certificates_end() {
         let answer = fleet.site("viewer").get_status(GetStatusRequest {}).await;
         answer.unwrap().into_inner()
     };
+    let channel = fleet.channel("client/viewer/monitor");
+    let health = |service: &str| {
+        let mut health = HealthClient::new(channel.clone());
+        let service = service.to_owned();
+        async move {
+            let answer = health.check(HealthCheckRequest { service }).await;
+            answer.unwrap().into_inner().status()
+        }
+    };
     let before = status().await;
+    assert_eq!(health(CERTIFICATES).await, ServingStatus::Serving);
     assert_eq!(before.cas.len(), 1);
     assert!(before.cas[0].signs);
     assert_eq!(before.warnings, Vec::<String>::new());
@@ -250,4 +264,9 @@ async fn the_status_tells_which_ca_signs_and_when_the_certificates_end() {
         "{warning}"
     );
     assert_ne!(warned.certificate_not_after, before.certificate_not_after);
+    wait::until("health tells of it", || async {
+        (health(CERTIFICATES).await == ServingStatus::NotServing).then_some(())
+    })
+    .await;
+    assert_eq!(health("").await, ServingStatus::Serving, "calls are answered");
 }

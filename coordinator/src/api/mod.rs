@@ -8,6 +8,7 @@ mod bulk;
 mod dry_run;
 mod expunging;
 pub mod fleet;
+pub mod health;
 mod hold;
 pub mod listener;
 pub mod operations;

@@ -11,16 +11,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use super::authz::AuthzLayer;
 use super::fleet::Fleet;
+use super::health;
 use super::listener::Connection;
 use super::operations::Operations;
 use super::site::Site;
 use crate::audit::Audit;
 use crate::audit::layer::AuditLayer;
+use crate::identity::own::Own;
 use crate::session::service::SessionService;
 
 /// The largest message that is read, in bytes: gRPC's usual bound. Ten thousand ids of the longest kind fit.
@@ -31,13 +31,6 @@ const STREAMS_AT_MOST: u32 = 1000;
 
 /// A peer that does not answer a ping for so long is gone. The pings themselves come this often.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// Names under which health is told: the whole server, and IsardVDI's name for it (wire.md, point 7).
-const HEALTH_NAMES: [&str; 3] = [
-    "",
-    "operations.v1.OperationsService",
-    "hostler.fleet.v1.FleetService",
-];
 
 /// Everything that is served.
 #[derive(Debug)]
@@ -61,14 +54,12 @@ pub struct Services {
 pub async fn run(
     services: Services,
     connections: mpsc::Receiver<std::io::Result<Connection>>,
+    own: Own,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    tell(&reporter, ServingStatus::Serving).await;
-    let draining = async move {
-        shutdown.cancelled().await;
-        tell(&reporter, ServingStatus::NotServing).await;
-    };
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    health::serving(&reporter, &own).await;
+    let draining = health::follow(reporter, own, shutdown);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -86,16 +77,10 @@ pub async fn run(
         .add_service(FleetServiceServer::new(services.fleet).max_decoding_message_size(MESSAGE_AT_MOST))
         .add_service(SiteServiceServer::new(services.site).max_decoding_message_size(MESSAGE_AT_MOST))
         .add_service(AgentServiceServer::new(services.sessions).max_decoding_message_size(MESSAGE_AT_MOST))
-        .add_service(health)
+        .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), draining)
         .await?;
     Ok(())
-}
-
-async fn tell(reporter: &HealthReporter, status: ServingStatus) {
-    for name in HEALTH_NAMES {
-        reporter.set_service_status(name, status).await;
-    }
 }
