@@ -4,6 +4,7 @@
 #   look PACKAGE DEB_KB INSTALLED_KB   prints what is true here, as NAME=VALUE lines; changes nothing
 #   take RUN FILE SHA256 FORCE         a package from standard input into CACHE, only when it is whole; the host is RUN's then
 #   install RUN PACKAGE FILE           the package, in a unit that outlives the ssh connection; the one before is kept first
+#   bring RUN FILE                     a host's first package with all that it depends on, by apt, in such a unit
 #   restore RUN PACKAGE                the package before again, or none when there was none
 #   release RUN PACKAGE                the host is nobody's again
 #   service UNIT                       what is true of a service, as NAME=VALUE lines
@@ -54,6 +55,16 @@ configured() {
   sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*\"\([^\"]*\)\".*/\1/p" /etc/hostler/agent.toml 2>/dev/null | sed -n 1p
 }
 
+# config_of PACKAGE: none, shipped or edited; dpkg keeps the sum of what it brought.
+config_of() {
+  [ -e /etc/hostler/agent.toml ] || { echo none; return; }
+  sum="$(md5sum </etc/hostler/agent.toml | cut -d' ' -f1)"
+  case "$(dpkg-query -W -f '${Conffiles}' "$1" 2>/dev/null)" in
+    *" /etc/hostler/agent.toml $sum"*) echo shipped ;;
+    *) echo edited ;;
+  esac
+}
+
 owner() {
   cat "$OWNER" 2>/dev/null || true
 }
@@ -71,6 +82,7 @@ look() {
   echo "owner=$(owner)"
   echo "audit=$(dpkg --audit | wc -l)"
   echo "dials=$(configured coordinator)"
+  echo "config=$(config_of "$package")"
   # One line, so that it fits among the others. The file may hold the key as well, also before the certificate: that stays here.
   if [ -e "$certificate" ]; then
     echo "pem=$(sed -n '/^-----BEGIN CERTIFICATE-----/,/^-----END CERTIFICATE-----/{p;/^-----END/q;}' "$certificate" | tr '\n' '|')"
@@ -191,6 +203,12 @@ install_here() {
   refuse "dpkg could not install the package (${reason:-see its log}), nor put back what was there: look at this host with: dpkg --audit"
 }
 
+# Within the unit. apt does not begin while something is half installed, as by a host that lost its power.
+bring_here() {
+  dpkg --force-confold --force-confdef --configure -a
+  apt-get install --yes --quiet --no-install-recommends -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=60 "$CACHE/$2"
+}
+
 restore_here() {
   run=$1 package=$2 previous="$(previous_of "$1")"
   if [ -z "$previous" ]; then
@@ -234,9 +252,9 @@ shift
 case "$verb" in
   look) look "$@" ;;
   take) take "$@" ;;
-  install)
+  install | bring)
     [ "$(owner)" = "$1" ] || refuse "the host belongs to the rollout '$(owner)', not to $1"
-    in_unit install_here "$@"
+    in_unit "${verb}_here" "$@"
     ;;
   restore)
     # A rollout that was done here has let go of the host, and is the only one that may take it again.
@@ -245,6 +263,7 @@ case "$verb" in
     in_unit restore_here "$@"
     ;;
   install_here) install_here "$@" ;;
+  bring_here) bring_here "$@" ;;
   restore_here) restore_here "$@" ;;
   release)
     if [ "$(owner)" = "$1" ]; then
