@@ -7,7 +7,7 @@ CONFIGURATION=/etc/hostler/coordinator.toml
 
 coordinator() {
   need_root "it installs packages and makes the site's CA"
-  [[ -n "$TRUST_DOMAIN" && -n "$ADDRESS" && ${#PLAIN[@]} -eq 0 ]] || fail "$usage"
+  [[ -n "$TRUST_DOMAIN" && -n "$ADDRESS" && ${#PLAIN[@]} -eq 0 ]] || fail "$USAGE"
   address_is_one
   client_folder_is_ours
   # What a killed run left working holds the lock as well, and ends by itself.

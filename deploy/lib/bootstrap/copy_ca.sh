@@ -5,7 +5,7 @@
 copy_ca() {
   local target archive
   need_root "it reads the CA's key"
-  [[ ${#PLAIN[@]} -eq 1 ]] || fail "$usage"
+  [[ ${#PLAIN[@]} -eq 1 ]] || fail "$USAGE"
   as_owner hostler-pki rotate-ca status --dir "$CA_DIR" >/dev/null || fail "$CA_DIR holds no whole CA (see above)"
   target=${PLAIN[0]}
   if [[ "$target" == - ]]; then

@@ -9,7 +9,7 @@ RUN=bootstrap
 
 host() {
   local name address facts
-  [[ ${#PLAIN[@]} -eq 2 ]] || fail "$usage"
+  [[ ${#PLAIN[@]} -eq 2 ]] || fail "$USAGE"
   host_tools
   name=${PLAIN[0]}
   # The inventory's own grammar says the rest; these would change what its line means.
