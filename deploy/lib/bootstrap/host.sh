@@ -30,6 +30,8 @@ host() {
   facts=$FACTS
   may_be_ours "$name" "$facts"
   if [[ "$(fact "$facts" status)" != installed ]]; then bring_package "$name" "$(fact "$facts" arch)"; fi
+  # Also what a killed run took.
+  if [[ -n "$(fact "$facts" owner)" || "$(fact "$facts" status)" != installed ]]; then to_host "$name" release "$RUN" hostler-agent </dev/null; fi
   configure_host "$name" "$address" "$facts"
   certify_host "$name" "$address" "$facts"
   say "$name: starting the agent"
@@ -65,7 +67,8 @@ look_at() {
   [[ $code -eq 0 ]] || LC_ALL=C tr -cd '[:print:]\n' <"$WORK/said" >&2
   case $code in
     0) ;;
-    255) fail "$1 does not answer by ssh at ${PLAIN[1]} (see above)" ;;
+    # ssh's own end, or that of one who was killed.
+    255 | 1[3-9]?) fail "$1 does not answer by ssh at ${PLAIN[1]} (see above)" ;;
     *) fail "$1 answers, but runs no commands as root (see above): log in as root, or as a user who has sudo without a password" ;;
   esac
 }
@@ -80,7 +83,7 @@ may_be_ours() {
   ca="$(client_setting ca)"
   if [[ "$ca" != /* ]]; then ca="$CLIENT_DIR/$ca"; fi
   words="$(CA=$ca DIALS="" foreign_of "$name" "$(fact "$facts" pem | tr '|' '\n')" "")"
-  [[ -z "$words" ]] || fail "${PLAIN[1]} has an agent that is not $name of this site: $words. If that one is to go: rm -r /var/lib/hostler-agent there; then run this again"
+  [[ -z "$words" ]] || fail "${PLAIN[1]} has an agent that is not $name of this site: $words. When that one has left its site for good, remove /var/lib/hostler-agent there, and run this again"
 }
 
 # bring_package NAME ARCHITECTURE
@@ -97,7 +100,6 @@ bring_package() {
   to_host "$name" take "$RUN" "$base" "${sum%% *}" no <"$file"
   # In a unit of its own: a connection that is lost leaves nothing half installed.
   to_host "$name" bring "$RUN" "$base" </dev/null
-  to_host "$name" release "$RUN" hostler-agent </dev/null
 }
 
 # to_host NAME VERB ARGUMENTS...: a verb of remote.sh that has to end well.
@@ -132,7 +134,7 @@ certify_host() {
     say "$name: its certificate"
   elif ! openssl x509 -noout -checkend 0 <<<"$pem" >/dev/null; then
     say "$name: a new certificate, since the one that it has is over"
-  elif [[ -n "$revoked" ]]; then
+  elif [[ -n "$revoked" ]] && ! made_after "$pem" "$revoked"; then
     say "$name: a new certificate, since it was revoked at $revoked"
   else
     return 0
@@ -144,6 +146,13 @@ certify_host() {
   else
     enrol_host "$name"
   fi
+}
+
+# made_after PEM TIME: a revocation reaches what was made up to its second.
+made_after() {
+  local made
+  made="$(openssl x509 -noout -startdate <<<"$1")"
+  (($(date -d "${made#*=}" +%s) > $(date -d "$2" +%s)))
 }
 
 host_is_listed() {
