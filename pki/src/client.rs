@@ -7,19 +7,17 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
+use crate::TlsConfigError;
+use crate::demand::{self, Demand};
 use crate::files::Credentials;
 use crate::fingerprint::Fingerprint;
 use crate::identity::TrustDomain;
 use crate::trust::PeerRoot;
 use crate::verify::{self, Usage};
-use crate::{ALPN, TlsConfigError, provider};
 
 /// A configuration for [`crate::channel()`] or `tokio_rustls::TlsConnector`.
 ///
@@ -38,86 +36,39 @@ pub fn client_config_noting(
     peer: &PeerRoot,
 ) -> Result<Arc<ClientConfig>, TlsConfigError> {
     credentials.fit(Usage::Client)?;
-    let verifier = CoordinatorVerifier {
+    let demand = OurCoordinator {
         roots: Arc::clone(&credentials.roots),
         ca: Arc::clone(&credentials.ca),
         peer: peer.clone(),
         trust_domain: credentials.identity().trust_domain.clone(),
-        provider: provider(),
     };
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|source| TlsConfigError::Protocol { source })?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        // Shown whatever CAs the server hints at: then its refusal says what is wrong with ours.
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
-            &credentials.certified,
-        ))));
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    // Ours is shown whatever CAs the server hints at: then its refusal says what is wrong with it.
+    let ours = SingleCertAndKey::from(Arc::clone(&credentials.certified));
+    let config = demand::caller(demand)?.with_client_cert_resolver(Arc::new(ours));
+    Ok(demand::finished(config))
 }
 
+/// A coordinator of our own trust domain, by any root that is trusted.
 #[derive(Debug)]
-struct CoordinatorVerifier {
+struct OurCoordinator {
     roots: Arc<RootCertStore>,
     /// The same roots, to tell which one it was.
     ca: Arc<[CertificateDer<'static>]>,
     peer: PeerRoot,
     trust_domain: TrustDomain,
-    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for CoordinatorVerifier {
-    fn verify_server_cert(
+impl Demand for OurCoordinator {
+    fn check(
         &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        verify::check_chain(Usage::Server, &self.roots, end_entity, intermediates, now)?;
-        verify::check_identity(end_entity, &self.trust_domain, Usage::Server)
-            .map_err(verify::VerifyError::into_rustls)?;
-        if let Some(at) = verify::signer(Usage::Server, &self.ca, end_entity, intermediates, now) {
+    ) -> Result<(), rustls::Error> {
+        verify::check_coordinator(&self.roots, leaf, others, &self.trust_domain, now)?;
+        if let Some(at) = verify::signer(Usage::Server, &self.ca, leaf, others, now) {
             self.peer.note(Fingerprint::of(&self.ca[at]));
         }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        Ok(())
     }
 }

@@ -10,20 +10,16 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tonic::transport::Channel;
 
 use crate::address::CoordinatorAddress;
 use crate::certificate::CertificateFacts;
 use crate::channel::{self, ChannelError, ChannelOptions};
+use crate::demand::{self, Demand};
 use crate::files::Credentials;
 use crate::fingerprint::Fingerprint;
 use crate::verify::{self, Usage, VerifyError};
@@ -54,19 +50,8 @@ pub fn enrol_server_config(credentials: &Credentials) -> Result<Arc<ServerConfig
 /// # Errors
 /// When rustls does not take the protocol version.
 pub fn enrol_client_config(pin: Fingerprint) -> Result<Arc<ClientConfig>, TlsConfigError> {
-    let verifier = PinVerifier {
-        pin,
-        provider: provider(),
-    };
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|source| TlsConfigError::Protocol { source })?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    let config = demand::caller(PinnedRoot { pin })?.with_no_client_auth();
+    Ok(demand::finished(config))
 }
 
 /// A channel to the enrolment listener at `address`, up and proven to lead to the root `pin`.
@@ -93,14 +78,13 @@ pub async fn connect_to_enrol(
         })
 }
 
-/// Trusts one root, by its digest.
+/// A coordinator of the root with this digest, which it shows.
 #[derive(Debug)]
-struct PinVerifier {
+struct PinnedRoot {
     pin: Fingerprint,
-    provider: Arc<CryptoProvider>,
 }
 
-impl PinVerifier {
+impl Demand for PinnedRoot {
     fn check(
         &self,
         leaf: &CertificateDer<'_>,
@@ -123,56 +107,6 @@ impl PinVerifier {
             .map_err(VerifyError::into_rustls)?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
-        verify::check_chain(Usage::Server, &Arc::new(roots), leaf, others, now)?;
-        verify::check_identity(leaf, &trust_domain, Usage::Server).map_err(VerifyError::into_rustls)?;
-        Ok(())
-    }
-}
-
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(end_entity, intermediates, now)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        verify::check_coordinator(&Arc::new(roots), leaf, others, &trust_domain, now)
     }
 }

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod certificate;
 pub mod channel;
 pub mod client;
+mod demand;
 pub mod dial;
 pub mod enrol;
 pub mod files;

@@ -185,6 +185,22 @@ pub(crate) fn check_chain(
     }
 }
 
+/// Checks that a server is a coordinator of `trust_domain`, by one of `roots`.
+///
+/// # Errors
+/// As rustls is to be told.
+pub(crate) fn check_coordinator(
+    roots: &Arc<RootCertStore>,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    trust_domain: &TrustDomain,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    check_chain(Usage::Server, roots, leaf, intermediates, now)?;
+    check_identity(leaf, trust_domain, Usage::Server).map_err(VerifyError::into_rustls)?;
+    Ok(())
+}
+
 /// Which of the roots `ca` a certificate leads to, by its place.
 pub(crate) fn signer(
     usage: Usage,
