@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser};
 use hostler_common::units::UnixMillis;
 use hostler_coordinator::config::Config;
+use hostler_coordinator::identity::connections::Connections;
 use hostler_coordinator::identity::keeper::Keeper;
 use hostler_coordinator::store::Store;
 use hostler_coordinator::{service_manager, wiring};
@@ -65,7 +66,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     hostler_common::telemetry::start(config.log);
     hostler_common::failpoint::announce();
     if arguments.check {
-        let (_keeper, own) = Keeper::start(&config.tls, config.enrolment.as_ref(), Revocations::none())?;
+        let (enrolment, nobody) = (config.enrolment.as_ref(), Connections::default());
+        let (_keeper, own) = Keeper::start(&config.tls, enrolment, Revocations::none(), nobody)?;
         let own = own.now();
         for warning in own.warnings(UnixMillis::now()) {
             tracing::warn!("{warning}");
@@ -97,8 +99,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 async fn accept_loss(config: &Config) -> anyhow::Result<()> {
     let accepted = wiring::accept_loss(config).await?;
     tracing::warn!(
-        revision = accepted.revision.0, ended = ?accepted.ended,
-        "the store is taken for the newest; operations that had not ended in it have ended"
+        revision = accepted.revision.0, ended = ?accepted.ended, tokens_closed = accepted.tokens_closed, revoked = ?accepted.revoked,
+        "the store is taken for the newest; operations that had not ended in it have ended, open tokens are closed, and whoever \
+         was revoked since by the audit log is revoked. See `hostler audit` for what else was done since, and `hostler clients \
+         revoked`: whoever is missing there has to be revoked again"
     );
     Ok(())
 }

@@ -125,6 +125,11 @@ impl Credentials {
         self.ca.iter().map(pem_of).collect()
     }
 
+    /// Our own certificate and any intermediate, PEM: what peers are shown.
+    pub fn chain_pem(&self) -> String {
+        self.certified.cert.iter().map(pem_of).collect()
+    }
+
     /// Refuses what every peer would refuse.
     pub(crate) fn fit(&self, wanted: Usage) -> Result<(), TlsConfigError> {
         if Usage::of(&self.identity.subject) == wanted {

@@ -26,7 +26,7 @@ impl Fingerprint {
     }
 
     /// From its bytes.
-    pub fn from_bytes(bytes: [u8; LEN]) -> Self {
+    pub const fn from_bytes(bytes: [u8; LEN]) -> Self {
         Self(bytes)
     }
 

@@ -120,7 +120,7 @@ impl fmt::Display for TrustDomain {
 }
 
 /// Whom, within a trust domain.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A coordinator: the only one that serves.
     Coordinator {

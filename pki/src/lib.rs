@@ -38,10 +38,11 @@ pub use reload::{FilesStamp, Reloaded};
 pub use request::{KeyRequest, KeyRequestError};
 pub use revocation::Revocations;
 pub use server::{
-    PeerCertificate, accept, explain_failed_handshake, peer_certificate, peer_identity, server_config,
+    PeerCertificate, PeerError, accept, explain_failed_handshake, peer_certificate, peer_identity,
+    server_config,
 };
 pub use token::{EnrolToken, SecretHash, TokenError, TokenId};
-pub use trust::{PeerRoot, TrustBundle, TrustError};
+pub use trust::{PeerRoot, Theirs, TrustBundle, TrustError};
 
 use std::sync::Arc;
 

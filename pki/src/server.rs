@@ -16,6 +16,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -26,6 +27,7 @@ use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, IdentityError, TrustDomain};
 use crate::refusal::{tls_error, without_link};
 use crate::revocation::Revocations;
+use crate::trust::TrustBundle;
 use crate::verify::{self, Usage, VerifyError};
 use crate::{ALPN, TlsConfigError, provider};
 
@@ -88,24 +90,49 @@ pub struct PeerCertificate {
     pub not_after: UnixMillis,
     /// Its digest.
     pub fingerprint: Fingerprint,
+    /// The root that it leads to.
+    pub root: Fingerprint,
 }
 
-/// What counts of the certificate at the other end of a finished handshake.
+/// Why a peer's certificate does not count, though the handshake is done.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// It names nobody; [`server_config`] lets no such peer through.
+    #[error("the certificate has no valid identity")]
+    Identity(#[from] IdentityError),
+    /// Its root, or its time, went during the handshake.
+    #[error("the certificate of {identity} is of no CA that is trusted now")]
+    NotTrusted {
+        /// Whom it names.
+        identity: Box<Identity>,
+    },
+}
+
+/// What counts of the certificate at the other end of a finished handshake, which `trusted` let in.
 ///
 /// # Errors
-/// As [`peer_identity`].
-pub fn peer_certificate(connection: &rustls::ServerConnection) -> Result<PeerCertificate, IdentityError> {
-    let leaf = connection
+/// When it does not count.
+pub fn peer_certificate(
+    connection: &rustls::ServerConnection,
+    trusted: &TrustBundle,
+) -> Result<PeerCertificate, PeerError> {
+    let (leaf, others) = connection
         .peer_certificates()
-        .and_then(|chain| chain.first())
+        .and_then(|chain| chain.split_first())
         .ok_or(IdentityError::NoCertificate)?;
     let facts = CertificateFacts::read(leaf)
         .map_err(|FactsError::Parse { source }| IdentityError::Unreadable { source })?;
+    let identity = facts.identity?;
+    let Some(root) = trusted.root_of_caller(leaf, others) else {
+        let identity = Box::new(identity);
+        return Err(PeerError::NotTrusted { identity });
+    };
     Ok(PeerCertificate {
-        identity: facts.identity?,
+        identity,
         not_before: facts.not_before,
         not_after: facts.not_after,
         fingerprint: Fingerprint::of(leaf),
+        root,
     })
 }
 

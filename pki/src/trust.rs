@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use thiserror::Error;
 
 use crate::atomic::{self, PUBLIC_MODE};
@@ -17,6 +17,7 @@ use crate::files::Credentials;
 use crate::fingerprint::Fingerprint;
 use crate::identity::TrustDomain;
 use crate::issued::WriteError;
+use crate::verify::{self, Usage, VerifyError};
 
 /// The most roots at a time. A rotation needs two.
 pub const MAX_ROOTS: usize = 8;
@@ -32,7 +33,7 @@ pub struct TrustBundle {
 }
 
 /// Why a bundle was not taken. Reads on after "the new CA certificates are not taken".
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum TrustError {
     /// Far more than roots.
     #[error("they have {len} bytes, and at most {MAX_PEM_LEN} are read")]
@@ -85,6 +86,22 @@ pub enum TrustError {
         /// The root of the coordinator's certificate.
         root: Fingerprint,
     },
+    /// The next connection would fail.
+    #[error("with them the certificate that the coordinator shows now is not accepted")]
+    TheirsRefused {
+        /// Why.
+        #[source]
+        source: Box<VerifyError>,
+    },
+}
+
+/// By what the coordinator that sends CAs proves itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Theirs<'a> {
+    /// The root behind the connection that they came over (see [`PeerRoot`]).
+    pub connected: Option<Fingerprint>,
+    /// The certificate that it shows to who connects from now on, and any intermediate, PEM. Empty when it did not say.
+    pub shows: &'a str,
 }
 
 impl TrustBundle {
@@ -131,12 +148,13 @@ impl TrustBundle {
         }
     }
 
-    /// Reads what a coordinator sent to somebody who has a certificate already, and sees whether it can be taken:
-    /// `ours` and the coordinator's own root (`theirs`, see [`PeerRoot`]) must be in it.
+    /// Reads what a coordinator sent to somebody who has a certificate already, and sees whether it can be taken: the
+    /// root of `ours` must be in it, and the coordinator's next handshake must succeed with it. A connection that is older
+    /// than the coordinator's certificate says nothing about that; what the coordinator shows now does.
     ///
     /// # Errors
     /// As [`TrustBundle::parse`], and when taking it would cut us off.
-    pub fn admit(pem: &str, ours: &Credentials, theirs: Option<Fingerprint>) -> Result<Self, TrustError> {
+    pub fn admit(pem: &str, ours: &Credentials, theirs: Theirs<'_>) -> Result<Self, TrustError> {
         let bundle = Self::parse(pem)?;
         let expected = &ours.identity().trust_domain;
         if bundle.trust_domain != *expected {
@@ -148,15 +166,51 @@ impl TrustBundle {
         if !bundle.contains(ours.root()) {
             return Err(TrustError::WithoutOurs { root: ours.root() });
         }
-        match theirs.filter(|root| !bundle.contains(*root)) {
-            Some(root) => Err(TrustError::WithoutTheirs { root }),
-            None => Ok(bundle),
+        bundle.accepts(theirs)?;
+        Ok(bundle)
+    }
+
+    fn accepts(&self, theirs: Theirs<'_>) -> Result<(), TrustError> {
+        let shown: Vec<_> = CertificateDer::pem_slice_iter(theirs.shows.as_bytes())
+            .filter_map(Result::ok)
+            .collect();
+        match (&shown[..], theirs.connected) {
+            ([leaf, others @ ..], _) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(self.certificates.iter().cloned());
+                let roots = Arc::new(roots);
+                verify::check_coordinator(&roots, leaf, others, &self.trust_domain, UnixTime::now()).map_err(
+                    |error| TrustError::TheirsRefused {
+                        source: Box::new(VerifyError::from_rustls(error, Usage::Server)),
+                    },
+                )
+            }
+            ([], Some(root)) if !self.contains(root) => Err(TrustError::WithoutTheirs { root }),
+            ([], _) => Ok(()),
         }
+    }
+
+    /// The root that a caller's chain leads to; of a caller that these roots have let in.
+    pub(crate) fn root_of_caller(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+    ) -> Option<Fingerprint> {
+        let at = match &self.certificates[..] {
+            [_only] => 0,
+            several => verify::signer(Usage::Client, several, leaf, others, UnixTime::now())?,
+        };
+        self.certificates.get(at).map(Fingerprint::of)
     }
 
     /// Whose CAs they are.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Each root.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
     }
 
     /// Each root by its digest, in the bundle's order.

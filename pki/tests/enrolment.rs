@@ -13,7 +13,8 @@ use hostler_pki::files::read_certificates;
 use hostler_pki::issued::Existing;
 use hostler_pki::{
     About, ChannelOptions, CoordinatorAddress, Credentials, EnrolToken, Fingerprint, Identity, KeyRequest,
-    Revocations, TokenError, TrustBundle, connect_to_enrol, enrol_server_config, revocation, server_config,
+    Revocations, Theirs, TokenError, TrustBundle, connect_to_enrol, enrol_server_config, revocation,
+    server_config,
 };
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
 use rustls::ServerConfig;
@@ -434,7 +435,8 @@ fn a_bundle_that_would_cut_us_off_is_not_admitted() {
     let ours = fleet.credentials(AGENT);
     let pem = |fleet: &Fleet| std::fs::read_to_string(fleet.files("x").ca).unwrap();
     let both = pem(&other) + &pem(&fleet);
-    let bundle = TrustBundle::admit(&both, &ours, Some(ours.root())).unwrap();
+    let over = |connected| Theirs { connected, shows: "" };
+    let bundle = TrustBundle::admit(&both, &ours, over(Some(ours.root()))).unwrap();
     assert_eq!(bundle.roots().len(), 2);
     let path = fleet.path().join("taken.crt");
     bundle.write(&path).unwrap();
@@ -463,7 +465,34 @@ fn a_bundle_that_would_cut_us_off_is_not_admitted() {
             "the CA of the coordinator that sent them",
         ),
     ] {
-        let said = words(&TrustBundle::admit(&pem, &ours, theirs).unwrap_err());
+        let said = words(&TrustBundle::admit(&pem, &ours, over(theirs)).unwrap_err());
+        assert!(said.contains(says), "{says}: {said}");
+    }
+}
+
+#[test]
+fn what_the_coordinator_shows_now_counts_for_more_than_the_connection_that_is_older() {
+    let (fleet, other) = (Fleet::new(), Fleet::new());
+    let ours = fleet.credentials(AGENT);
+    let pem = std::fs::read_to_string(fleet.files("x").ca).unwrap();
+    let connected = Some(other.credentials(COORDINATOR).root());
+    let shown = fleet.credentials(COORDINATOR).chain_pem();
+    let admit = |shows: &str| TrustBundle::admit(&pem, &ours, Theirs { connected, shows });
+    admit(&shown).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    let server = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_after = now - DAY / 2;
+    };
+    let expired = fleet.forge("over", &[COORDINATOR], server);
+    let over = std::fs::read_to_string(expired.certificate).unwrap();
+    for (shows, says) in [
+        (other.credentials(COORDINATOR).chain_pem(), "not signed by the CA"),
+        (fleet.credentials(AGENT).chain_pem(), "was not issued to serve"),
+        (over, "it expired at"),
+        (String::new(), "the CA of the coordinator that sent them"),
+    ] {
+        let said = words(&admit(&shows).unwrap_err());
         assert!(said.contains(says), "{says}: {said}");
     }
 }

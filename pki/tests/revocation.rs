@@ -12,7 +12,8 @@ use hostler_pki::ca::IssueOptions;
 use hostler_pki::issued::Existing;
 use hostler_pki::{
     About, ChannelOptions, CoordinatorAddress, Credentials, Identity, PeerCertificate, Revocations, Subject,
-    accept, client_config, connect, explain_failed_handshake, peer_certificate, revocation, server_config,
+    TrustBundle, accept, client_config, connect, explain_failed_handshake, peer_certificate, revocation,
+    server_config,
 };
 use rustls::ServerConfig;
 use support::{ADMIN, AGENT, COORDINATOR, DEADLINE, Fleet, words};
@@ -43,20 +44,27 @@ impl Revoked {
 
 type Seen = Result<PeerCertificate, io::Error>;
 
+fn trusted(fleet: &Fleet) -> TrustBundle {
+    TrustBundle::parse(&std::fs::read_to_string(fleet.files("x").ca).unwrap()).unwrap()
+}
+
 /// Serves handshakes; what came of each is told in its order.
-async fn serve(config: Arc<ServerConfig>) -> (CoordinatorAddress, mpsc::Receiver<Seen>) {
+async fn serve(
+    config: Arc<ServerConfig>,
+    trusted: TrustBundle,
+) -> (CoordinatorAddress, mpsc::Receiver<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let (tell, seen) = mpsc::channel(8);
     let acceptor = TlsAcceptor::from(config);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let (tell, acceptor) = (tell.clone(), acceptor.clone());
+            let (tell, acceptor, trusted) = (tell.clone(), acceptor.clone(), trusted.clone());
             tokio::spawn(async move {
                 match accept(&acceptor, tcp).await {
                     Err(error) => tell.send(Err(error)).await.unwrap(),
                     Ok(mut stream) => {
-                        tell.send(Ok(peer_certificate(stream.get_ref().1).unwrap()))
+                        tell.send(Ok(peer_certificate(stream.get_ref().1, &trusted).unwrap()))
                             .await
                             .unwrap();
                         // An HTTP/2 server speaks first: empty settings.
@@ -92,7 +100,7 @@ async fn a_revoked_certificate_is_refused_in_the_handshake_and_both_sides_say_so
     let fleet = Fleet::new();
     let revoked = Revoked::default();
     let config = server_config(&fleet.credentials(COORDINATOR), revoked.hook()).unwrap();
-    let (address, mut seen) = serve(config).await;
+    let (address, mut seen) = serve(config, trusted(&fleet)).await;
     for (who, way_out, logged_way_out) in [
         (AGENT, "hostler tokens create", "hostler tokens create"),
         (ADMIN, "a new certificate", "hostler-pki issue client"),
@@ -158,7 +166,7 @@ async fn each_failed_handshake_is_explained_by_its_own_reason() {
     let revoked = Revoked::default();
     revoked.revoke(AGENT, UnixMillis::now());
     let config = server_config(&fleet.credentials(COORDINATOR), revoked.hook()).unwrap();
-    let (address, mut seen) = serve(config).await;
+    let (address, mut seen) = serve(config, trusted(&fleet)).await;
     let agent = fleet.credentials(AGENT);
     let other = Fleet::new();
     for _ in 0..3 {

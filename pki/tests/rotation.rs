@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hostler_pki::ca::{Authority, IssueOptions, rotation};
 use hostler_pki::issued::Existing;
 use hostler_pki::{
-    ChannelOptions, Credentials, Identity, PeerRoot, Revocations, TlsFiles, TrustBundle, accept,
+    ChannelOptions, Credentials, Identity, PeerRoot, Revocations, Theirs, TlsFiles, TrustBundle, accept,
     client_config_noting, dial, server_config,
 };
 use support::{AGENT, COORDINATOR, DAY, DEADLINE, Fleet, mode};
@@ -127,7 +127,11 @@ async fn nobody_is_cut_off_at_any_moment_of_a_rotation() {
     // As an agent takes it from its coordinator.
     let noted = meet(&coordinator, &agents[1]).await;
     let pem = coordinator.credentials().ca_pem();
-    let bundle = TrustBundle::admit(&pem, &agents[1].credentials(), noted).unwrap();
+    let theirs = Theirs {
+        connected: noted,
+        shows: "",
+    };
+    let bundle = TrustBundle::admit(&pem, &agents[1].credentials(), theirs).unwrap();
     bundle.write(&agents[1].files().ca).unwrap();
     all_meet("all trust both").await;
 

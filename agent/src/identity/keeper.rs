@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
-use hostler_common::rpc::hostler::agent::v1::{Renew, RenewAnswer};
+use hostler_common::rpc::hostler::agent::v1::{Renew, RenewAnswer, Trust};
 use hostler_common::units::UnixMillis;
 use hostler_pki::issued::Issued;
 use hostler_pki::request::KeyRequest;
@@ -59,7 +59,7 @@ pub struct Keeper {
     asking: Option<Asking>,
     next_wish: u64,
     /// CAs that are not taken before we have a certificate of one of them.
-    waiting_cas: Option<String>,
+    waiting_cas: Option<Trust>,
     /// When a person was last told that the certificate ends.
     told: Option<Instant>,
     told_expired: Option<UnixMillis>,
@@ -112,8 +112,8 @@ impl Keeper {
                 biased;
                 Some(answer) = self.end.answers.recv() => self.answered(answer).await,
                 Ok(()) = self.end.cas.changed() => {
-                    let pem = self.end.cas.borrow_and_update().clone();
-                    self.take(pem).await;
+                    let trust = self.end.cas.borrow_and_update().clone();
+                    self.take(trust).await;
                 }
                 () = tokio::time::sleep(wait) => {}
             }
@@ -265,8 +265,8 @@ impl Keeper {
             Ok(Ok(())) => {
                 tracing::info!(until = %issued.not_after, "this host's certificate is renewed; the session goes on");
                 self.look().await;
-                if let Some(pem) = self.waiting_cas.take() {
-                    self.take(pem).await;
+                if let Some(trust) = self.waiting_cas.take() {
+                    self.take(trust).await;
                 }
             }
             Ok(Err(error)) if error.begins_at().is_some() => {
@@ -280,8 +280,8 @@ impl Keeper {
     }
 
     /// Trusts what the coordinator trusts.
-    async fn take(&mut self, pem: String) {
-        let (files, theirs, told) = (self.files.clone(), self.theirs.clone(), pem.clone());
+    async fn take(&mut self, trust: Trust) {
+        let (files, theirs, told) = (self.files.clone(), self.theirs.clone(), trust.clone());
         let taken = self
             .blocking
             .run("keeping the CA certificates", DEADLINE, move || {
@@ -294,7 +294,7 @@ impl Keeper {
                 tracing::info!(roots, "the CA certificates that are trusted have changed");
             }
             Ok(Err(error)) => {
-                self.waiting_cas = error.wants_renewal().then_some(pem);
+                self.waiting_cas = error.wants_renewal().then_some(trust);
                 match error.comes_again() || error.wants_renewal() {
                     // A rotation ends so: this connection, or our certificate, is of the CA that goes.
                     true => tracing::warn!("not yet: {}", Chain(&error)),

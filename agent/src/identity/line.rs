@@ -3,7 +3,7 @@
 //! Neither end ever waits for the other. The invariant: the newest wish and the newest CAs are never lost; an answer may be,
 //! and is asked for again.
 
-use hostler_common::rpc::hostler::agent::v1::{Renew, RenewAnswer};
+use hostler_common::rpc::hostler::agent::v1::{Renew, RenewAnswer, Trust};
 use tokio::sync::{mpsc, watch};
 
 /// Answers that wait for the keeper. It has one wish at a time, and repeats it seldom.
@@ -20,7 +20,7 @@ pub struct Line {
 #[derive(Debug, Clone)]
 pub struct Told {
     answers: mpsc::Sender<RenewAnswer>,
-    cas: watch::Sender<String>,
+    cas: watch::Sender<Trust>,
 }
 
 /// The keeper's end.
@@ -28,14 +28,14 @@ pub struct Told {
 pub struct KeeperEnd {
     pub(super) wish: watch::Sender<Option<Renew>>,
     pub(super) answers: mpsc::Receiver<RenewAnswer>,
-    pub(super) cas: watch::Receiver<String>,
+    pub(super) cas: watch::Receiver<Trust>,
 }
 
 /// Both ends.
 pub fn line() -> (Line, KeeperEnd) {
     let (wish, wishes) = watch::channel(None);
     let (answer, answers) = mpsc::channel(ANSWERS_BOUND);
-    let (tell, cas) = watch::channel(String::new());
+    let (tell, cas) = watch::channel(Trust::default());
     let told = Told {
         answers: answer,
         cas: tell,
@@ -79,9 +79,9 @@ impl Told {
     }
 
     /// The coordinator tells which CAs are trusted. A coordinator that does not tell says nothing.
-    pub fn cas(&self, pem: String) {
-        if !pem.is_empty() {
-            self.cas.send_replace(pem);
+    pub fn cas(&self, trust: Trust) {
+        if !trust.ca_pem.is_empty() {
+            self.cas.send_replace(trust);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Which CAs this host trusts: the coordinator tells, and the file follows.
 //!
-//! The invariant: the file is replaced only by CAs among which are the one of the connection that they came over and the one of our
-//! own certificate. So it is never empty, and no coordinator can cut this host off by a mistake.
+//! The invariant: the file is replaced only by CAs among which are the one of our own certificate and the one of the coordinator's,
+//! as it shows it now. So it is never empty, and no coordinator can cut this host off by a mistake. The connection that they came over
+//! goes on, also when it was opened under a CA that is dropped; no other is.
 
 use std::path::Path;
 
 use hostler_common::error::Chain;
-use hostler_pki::{CredentialsError, Fingerprint, PeerRoot, TlsFiles, TrustBundle, TrustError};
+use hostler_common::rpc::hostler::agent::v1::Trust;
+use hostler_pki::{CredentialsError, Fingerprint, PeerRoot, Theirs, TlsFiles, TrustBundle, TrustError};
 use thiserror::Error;
 
 use super::files;
@@ -50,12 +52,12 @@ pub enum TakeError {
 }
 
 impl TakeError {
-    /// Whether the next connection cures it: this one is older than the CAs, and the coordinator says them at each welcome.
+    /// Whether the next connection may cure it: the coordinator says its CAs at each welcome.
     pub fn comes_again(&self) -> bool {
         matches!(
             self,
             Self::Unfit {
-                source: TrustError::WithoutTheirs { .. }
+                source: TrustError::WithoutTheirs { .. } | TrustError::TheirsRefused { .. }
             }
         )
     }
@@ -71,14 +73,18 @@ impl TakeError {
     }
 }
 
-/// Takes the CAs in `pem` when they are fit. `theirs` is the root of the connection that they came over. Blocks.
+/// Takes the CAs of `told` when they are fit. `theirs` is the root of the connection that they came over. Blocks.
 ///
 /// # Errors
 /// Why they are not taken; the file is then untouched.
-pub fn take(pem: &str, files: &TlsFiles, theirs: &PeerRoot) -> Result<Taken, TakeError> {
+pub fn take(told: &Trust, files: &TlsFiles, theirs: &PeerRoot) -> Result<Taken, TakeError> {
     let ours = files::load(files).map_err(|source| TakeError::Own { source })?;
+    let theirs = Theirs {
+        connected: theirs.get(),
+        shows: &told.coordinator_pem,
+    };
     let bundle =
-        TrustBundle::admit(pem, &ours, theirs.get()).map_err(|source| TakeError::Unfit { source })?;
+        TrustBundle::admit(&told.ca_pem, &ours, theirs).map_err(|source| TakeError::Unfit { source })?;
     if sorted(bundle.roots()) == sorted(roots_in(&files.ca)) {
         return Ok(Taken::Same);
     }

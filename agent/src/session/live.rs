@@ -122,7 +122,7 @@ impl SessionTask {
         self.desk.welcomed(&welcome, up);
         let mut looks = self.reporter.latest();
         live.report(&mut self.desk, &mut looks);
-        live.identity.cas(welcome.ca_pem);
+        live.identity.cas(messages::trust(welcome));
         // What the session before did not carry to its answer.
         live.queue.extend(self.identity.wish().map(messages::renew));
         loop {
@@ -213,7 +213,7 @@ impl Live {
                 tracing::error!(reason = refused.reason, "the coordinator ends the session");
             }
             Some(Message::RenewAnswer(answer)) => self.identity.answer(answer),
-            Some(Message::Trust(trust)) => self.identity.cas(trust.ca_pem),
+            Some(Message::Trust(trust)) => self.identity.cas(trust),
             Some(Message::Welcome(_)) | None => {
                 tracing::warn!("a message that makes no sense here is ignored");
             }

@@ -5,7 +5,7 @@ use hostler_common::operation::Cancelling;
 use hostler_common::rpc::hostler::agent::v1::session_request::Message;
 use hostler_common::rpc::hostler::agent::v1::{
     AskAnswer, Finish, Heartbeat, Hello, HostReport, Measure, Measured, Outcome as WireOutcome, Propose,
-    Renew, SessionRequest, ask_answer,
+    Renew, SessionRequest, Trust, Welcome, ask_answer,
 };
 use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 
@@ -85,6 +85,14 @@ pub(super) fn answer(request_id: u64, answer: ask_answer::Answer) -> SessionRequ
         request_id,
         answer: Some(answer),
     }))
+}
+
+/// The CAs that a Welcome names. It comes over a connection that the coordinator has just opened with what it shows.
+pub(super) fn trust(welcome: Welcome) -> Trust {
+    Trust {
+        ca_pem: welcome.ca_pem,
+        coordinator_pem: String::new(),
+    }
 }
 
 pub(super) fn renew(wish: Renew) -> SessionRequest {

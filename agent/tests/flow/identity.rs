@@ -240,6 +240,7 @@ async fn cas_that_the_coordinator_tells_are_trusted_from_then_on() {
     let trust = |ca_pem: &str| {
         Response::Trust(Trust {
             ca_pem: ca_pem.to_owned(),
+            ..Trust::default()
         })
     };
     talk.say(trust(&both)).await;
@@ -262,17 +263,21 @@ fn cas_that_would_cut_the_host_off_are_refused_and_the_file_stays() {
     let read = |site: &Site| std::fs::read_to_string(&site.files.ca).unwrap();
     let before = read(&site);
     let nobody = PeerRoot::default();
+    let told = |ca_pem: &str| Trust {
+        ca_pem: ca_pem.to_owned(),
+        ..Trust::default()
+    };
     for bad in ["", "nonsense", &read(&foreign), &"x".repeat(100_000)] {
-        trust::take(bad, &site.files, &nobody).unwrap_err();
+        trust::take(&told(bad), &site.files, &nobody).unwrap_err();
         assert_eq!(read(&site), before);
     }
     let both = read(&foreign) + &before;
     assert_eq!(
-        trust::take(&both, &site.files, &nobody).unwrap(),
+        trust::take(&told(&both), &site.files, &nobody).unwrap(),
         Taken::Changed { roots: 2 }
     );
     let turned = before + &read(&foreign);
-    assert_eq!(trust::take(&turned, &site.files, &nobody).unwrap(), Taken::Same);
+    assert_eq!(trust::take(&told(&turned), &site.files, &nobody).unwrap(), Taken::Same);
 }
 
 #[test]

@@ -12,15 +12,16 @@ use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, AuthorityError, BeyondCa, IssueOptions, Signed};
 use hostler_pki::{
     Credentials, CredentialsError, FilesStamp, Fingerprint, Identity, Reloaded, Revocations, Subject,
-    TlsConfigError, TlsFiles, TrustDomain,
+    TlsConfigError, TlsFiles, TrustBundle, TrustDomain, TrustError,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::connections::Connections;
 use super::own::{Own, OwnState};
+use super::roots;
 use crate::config::EnrolmentConfig;
+use crate::store::json::RecordError;
 
 /// Signatures that wait, each some 9 KiB at most; one takes less than a millisecond. Who finds it full waits.
 const JOBS_BOUND: usize = 64;
@@ -50,6 +51,9 @@ pub enum SignError {
         /// What this coordinator trusts.
         trusted: PathBuf,
     },
+    /// A revocation would not cover it.
+    #[error("the new certificate could not be noted")]
+    Unnoted(#[source] RecordError),
     /// The thread is gone.
     #[error("the coordinator is ending")]
     Closed,
@@ -86,6 +90,15 @@ pub enum KeeperError {
         /// Ours.
         expected: TrustDomain,
     },
+    /// Agents would not take them.
+    #[error("the CA certificates in {} are not taken", path.display())]
+    Cas {
+        /// Their file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TrustError,
+    },
     /// TLS does not take it.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
@@ -114,6 +127,7 @@ enum Job {
 #[derive(Debug, Clone)]
 pub struct Keeper {
     jobs: mpsc::Sender<Job>,
+    connections: Connections,
 }
 
 /// What signs, of the configuration.
@@ -129,11 +143,13 @@ struct Thread {
     /// Of the CA's files when they were last looked at.
     ca_stamp: Option<FilesStamp>,
     revocations: Revocations,
+    connections: Connections,
     own: watch::Sender<Arc<OwnState>>,
 }
 
 impl Keeper {
-    /// Loads the files, checks that the CA can sign if there is to be one, and begins to follow both.
+    /// Loads the files, checks that the CA can sign if there is to be one, and begins to follow both. Of `connections` those
+    /// are cut whose root is dropped.
     ///
     /// # Errors
     /// When something of it cannot be used.
@@ -141,6 +157,7 @@ impl Keeper {
         files: &TlsFiles,
         enrolment: Option<&EnrolmentConfig>,
         revocations: Revocations,
+        connections: Connections,
     ) -> Result<(Self, Own), KeeperError> {
         let reloaded = Reloaded::load(files.clone())?;
         check_subject(reloaded.current(), files)?;
@@ -151,7 +168,8 @@ impl Keeper {
         // Before the files: a change in between is then seen the next time.
         let ca_stamp = ca.as_ref().map(|ca| Authority::stamp(&ca.dir));
         let signs = ca.as_ref().and_then(|ca| signing_root(&ca.dir));
-        let state = OwnState::of(reloaded.current(), signs, &revocations)?;
+        let credentials = reloaded.current();
+        let state = OwnState::of(credentials, trusted(credentials, files)?, signs, &revocations)?;
         if let Some(ca) = &ca {
             open(ca, &state, files).map_err(KeeperError::Ca)?;
         }
@@ -162,19 +180,25 @@ impl Keeper {
             ca,
             ca_stamp,
             revocations,
+            connections: connections.clone(),
             own,
         };
         std::thread::Builder::new()
             .name("certificates".to_owned())
             .spawn(move || thread.run(queue))
             .map_err(KeeperError::Thread)?;
-        Ok((Self { jobs }, Own::new(followed)))
+        Ok((Self { jobs, connections }, Own::new(followed)))
     }
 
     /// Looks at the coordinator's own files soon.
     pub fn look(&self) {
         // A full queue means that it is asked again later.
         let _ = self.jobs.try_send(Job::Look);
+    }
+
+    /// What a person should know before the CAs are dropped that `own` trusts and that sign no more.
+    pub fn left_behind(&self, own: &OwnState) -> Option<String> {
+        roots::left_behind(&self.connections, own)
     }
 
     /// A certificate for the key of a request (PKCS #10, DER), naming `identity` and beginning later than `after`.
@@ -246,23 +270,42 @@ impl Thread {
             Ok(_) => self.take(),
             Err(error) => Err(error.into()),
         };
-        match taken {
+        let mut troubles = Vec::new();
+        let state = match taken {
             Ok(state) => {
                 tracing::info!(
                     identity = %state.identity(), valid_until = %state.not_after(), cas = state.cas().len(),
                     "the coordinator's certificates were read again"
                 );
-                self.own.send_replace(Arc::new(state));
+                state
             }
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "the new certificates are not taken; those from before stay");
+                let why = Chain(&error);
+                troubles.push(format!(
+                    "the new certificates are not taken; those from before stay: {why}"
+                ));
+                OwnState::clone(&self.own.borrow())
             }
-        }
+        };
         // Said now, and not first when an agent needs it.
         if let Some(ca) = &self.ca
-            && let Err(error) = open(ca, &self.own.borrow(), self.reloaded.files())
+            && let Err(error) = open(ca, &state, self.reloaded.files())
         {
-            tracing::error!(error = %Chain(&error), "no certificate can be signed");
+            troubles.push(Chain(&error).to_string());
+        }
+        for trouble in &troubles {
+            tracing::error!("{trouble}");
+        }
+        self.publish(state.despite(troubles));
+    }
+
+    /// What is refused from now on is refused by handshakes first, so that nobody comes between them and the cut.
+    fn publish(&self, state: OwnState) {
+        let state = Arc::new(state);
+        let before = self.own.send_replace(Arc::clone(&state));
+        roots::cut_dropped(&self.connections, &before, &state);
+        if let Some(warning) = roots::left_behind(&self.connections, &state) {
+            tracing::warn!("{warning}");
         }
     }
 
@@ -279,8 +322,17 @@ impl Thread {
             });
         }
         let signs = self.ca.as_ref().and_then(|ca| signing_root(&ca.dir));
-        Ok(OwnState::of(credentials, signs, &self.revocations)?)
+        let trusted = trusted(credentials, files)?;
+        Ok(OwnState::of(credentials, trusted, signs, &self.revocations)?)
     }
+}
+
+/// What agents are told to trust: only what they would take.
+fn trusted(credentials: &Credentials, files: &TlsFiles) -> Result<TrustBundle, KeeperError> {
+    TrustBundle::parse(&credentials.ca_pem()).map_err(|source| KeeperError::Cas {
+        path: files.ca.clone(),
+        source,
+    })
 }
 
 fn check_subject(credentials: &Credentials, files: &TlsFiles) -> Result<(), KeeperError> {
@@ -296,14 +348,13 @@ fn check_subject(credentials: &Credentials, files: &TlsFiles) -> Result<(), Keep
 /// Opens the CA, if its certificates are good here.
 fn open(ca: &Ca, own: &OwnState, files: &TlsFiles) -> Result<Authority, SignError> {
     let authority = Authority::open(&ca.dir).map_err(SignError::Authority)?;
-    match signing_root(&ca.dir) {
-        Some(root) if own.trusts(root) => Ok(authority),
-        Some(root) => Err(SignError::NotTrusted {
+    match authority.root() {
+        root if own.trusts(root) => Ok(authority),
+        root => Err(SignError::NotTrusted {
             dir: ca.dir.clone(),
             root,
             trusted: files.ca.clone(),
         }),
-        None => Err(SignError::Closed),
     }
 }
 
@@ -314,11 +365,4 @@ fn signing_root(dir: &Path) -> Option<Fingerprint> {
         .into_iter()
         .next()?;
     Some(Fingerprint::of(&first))
-}
-
-/// Each certificate of a bundle.
-pub(super) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .filter_map(Result::ok)
-        .collect()
 }

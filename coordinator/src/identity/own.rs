@@ -11,12 +11,12 @@ use hostler_common::rpc::hostler::agent::v1::{SessionResponse, Trust, session_re
 use hostler_common::rpc::hostler::site::v1::TrustedCa;
 use hostler_common::units::UnixMillis;
 use hostler_pki::certificate::CertificateFacts;
-use hostler_pki::{Credentials, Fingerprint, Identity, Revocations, TlsConfigError};
+use hostler_pki::{Credentials, Fingerprint, Identity, Revocations, TlsConfigError, TrustBundle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::keeper::{Keeper, certificates};
+use super::keeper::Keeper;
 use crate::session::registry::{SessionHandle, Sessions};
 
 /// How often the files are looked at: a few system calls.
@@ -31,40 +31,43 @@ const DAY: i64 = 86_400_000;
 const SOON: i64 = 30 * DAY;
 
 /// The certificate and the CAs at one time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OwnState {
     identity: Identity,
     not_before: UnixMillis,
     not_after: UnixMillis,
     root: Fingerprint,
+    chain_pem: String,
     ca_pem: String,
+    trusted: TrustBundle,
     cas: Vec<Ca>,
     signs: Option<Fingerprint>,
     tls: Arc<rustls::ServerConfig>,
     enrol_tls: Arc<rustls::ServerConfig>,
+    troubles: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ca {
     fingerprint: Fingerprint,
     facts: CertificateFacts,
 }
 
 impl OwnState {
-    /// What follows from credentials, and from the root that signs for agents.
+    /// What follows from credentials, whose CAs are `trusted`, and from the root that signs for agents.
     ///
     /// # Errors
     /// When TLS does not take them.
     pub(super) fn of(
         credentials: &Credentials,
+        trusted: TrustBundle,
         signs: Option<Fingerprint>,
         revocations: &Revocations,
     ) -> Result<Self, TlsConfigError> {
-        let ca_pem = credentials.ca_pem();
-        let cas = certificates(&ca_pem).into_iter().filter_map(|certificate| {
+        let cas = trusted.certificates().iter().filter_map(|certificate| {
             Some(Ca {
-                fingerprint: Fingerprint::of(&certificate),
-                facts: CertificateFacts::read(&certificate).ok()?,
+                fingerprint: Fingerprint::of(certificate),
+                facts: CertificateFacts::read(certificate).ok()?,
             })
         });
         Ok(Self {
@@ -72,9 +75,12 @@ impl OwnState {
             not_before: credentials.not_before(),
             not_after: credentials.not_after(),
             root: credentials.root(),
+            chain_pem: credentials.chain_pem(),
+            ca_pem: trusted.pem(),
             cas: cas.collect(),
+            trusted,
             signs,
-            ca_pem,
+            troubles: Vec::new(),
             tls: hostler_pki::server_config(credentials, revocations.clone())?,
             enrol_tls: hostler_pki::enrol_server_config(credentials)?,
         })
@@ -100,9 +106,35 @@ impl OwnState {
         &self.ca_pem
     }
 
+    /// Its certificate and any intermediate, PEM: what who connects from now on is shown.
+    pub fn chain_pem(&self) -> &str {
+        &self.chain_pem
+    }
+
+    /// Every CA that is trusted, to tell by which of them a peer came.
+    pub fn trusted(&self) -> &TrustBundle {
+        &self.trusted
+    }
+
     /// Whether a root is trusted.
     pub fn trusts(&self, root: Fingerprint) -> bool {
         self.cas.iter().any(|ca| ca.fingerprint == root)
+    }
+
+    /// The root that new certificates are of: the one that signs here, or else that of the own certificate.
+    pub fn signing_root(&self) -> Fingerprint {
+        self.signs.unwrap_or(self.root)
+    }
+
+    /// What people call a root.
+    pub fn ca_name(&self, root: Fingerprint) -> String {
+        let known = self.cas.iter().find(|ca| ca.fingerprint == root);
+        known.map_or_else(|| root.to_string(), |ca| ca.facts.subject.clone())
+    }
+
+    /// The same, with files beside it that are of no use; a sentence about each.
+    pub(super) fn despite(self, troubles: Vec<String>) -> Self {
+        Self { troubles, ..self }
     }
 
     /// Every CA that is trusted.
@@ -126,7 +158,8 @@ impl OwnState {
         Arc::clone(&self.enrol_tls)
     }
 
-    /// What a person should do about certificates that end, a sentence each, the nearest end first.
+    /// What a person should do about certificates, a sentence each: files that are of no use, then what ends, the
+    /// nearest end first.
     pub fn warnings(&self, now: UnixMillis) -> Vec<String> {
         let mut ends = Vec::new();
         let left = self.not_after.0.saturating_sub(now.0);
@@ -156,7 +189,8 @@ impl OwnState {
             ));
         }
         ends.sort();
-        ends.into_iter().map(|(_, sentence)| sentence).collect()
+        let ends = ends.into_iter().map(|(_, sentence)| sentence);
+        self.troubles.iter().cloned().chain(ends).collect()
     }
 }
 
@@ -189,7 +223,12 @@ impl Own {
 ///
 /// # Errors
 /// When the kernel refuses the signal handler.
-pub fn spawn(keeper: Keeper, own: Own, sessions: Sessions, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
+pub fn spawn(
+    keeper: Keeper,
+    mut own: Own,
+    sessions: Sessions,
+    tasks: &mut JoinSet<()>,
+) -> std::io::Result<()> {
     let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     tasks.spawn(async move {
         let mut tick = interval(LOOK_EVERY);
@@ -198,12 +237,15 @@ pub fn spawn(keeper: Keeper, own: Own, sessions: Sessions, tasks: &mut JoinSet<(
         let mut untold: Vec<SessionHandle> = Vec::new();
         let mut warn_at = Instant::now();
         loop {
-            // Cancel-safe: a tick or a signal that is not taken comes again.
+            // Cancel-safe: a tick, a signal or a change that is not taken comes again.
             tokio::select! {
-                _ = tick.tick() => {}
-                _ = hang_up.recv() => tracing::info!("SIGHUP: looking at the certificates"),
+                _ = tick.tick() => keeper.look(),
+                _ = hang_up.recv() => {
+                    tracing::info!("SIGHUP: looking at the certificates");
+                    keeper.look();
+                }
+                Ok(()) = own.0.changed() => {}
             }
-            keeper.look();
             let state = own.now();
             if state.ca_pem() != told {
                 told = state.ca_pem().to_owned();
@@ -214,10 +256,11 @@ pub fn spawn(keeper: Keeper, own: Own, sessions: Sessions, tasks: &mut JoinSet<(
                 );
             }
             // A session whose network is stuck takes it later, or hears it in its next Welcome.
-            untold.retain(|session| !session.end.is_cancelled() && !tell(session, &told));
+            untold.retain(|session| !session.end.is_cancelled() && !tell(session, &state));
             if Instant::now() >= warn_at {
                 warn_at = Instant::now() + WARN_EVERY;
-                for warning in state.warnings(UnixMillis::now()) {
+                let warnings = state.warnings(UnixMillis::now()).into_iter();
+                for warning in warnings.chain(keeper.left_behind(&state)) {
                     tracing::warn!("{warning}");
                 }
             }
@@ -227,10 +270,11 @@ pub fn spawn(keeper: Keeper, own: Own, sessions: Sessions, tasks: &mut JoinSet<(
 }
 
 /// Whether it need not be told again.
-fn tell(session: &SessionHandle, ca_pem: &str) -> bool {
+fn tell(session: &SessionHandle, state: &OwnState) -> bool {
     use tokio::sync::mpsc::error::TrySendError;
     let message = Some(session_response::Message::Trust(Trust {
-        ca_pem: ca_pem.to_owned(),
+        ca_pem: state.ca_pem().to_owned(),
+        coordinator_pem: state.chain_pem().to_owned(),
     }));
     !matches!(
         session.outbound.try_send(SessionResponse { message }),

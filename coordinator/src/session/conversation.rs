@@ -21,7 +21,7 @@ use super::registry::SessionHandle;
 use super::service::SessionContext;
 use crate::enroll;
 use crate::failpoint::Point;
-use crate::identity::connections::Life;
+use crate::identity::connections::{Cut, Life};
 use crate::identity::renewal;
 use crate::operation::engine::EngineError;
 use crate::operation::sentences::{self, ending};
@@ -123,7 +123,7 @@ impl Conversation {
             // A message that waits comes before the deadline that its wait may have let pass.
             let message = tokio::select! {
                 biased;
-                () = cut.cancelled() => return "its certificate was revoked",
+                () = cut.cancelled() => return self.life.why_cut().unwrap_or(Cut::Revoked).words(),
                 () = end.cancelled() => return "replaced by a newer session, or the coordinator ends",
                 _ = heartbeat.tick() => {
                     // A full channel means that the network is stuck; gone_at decides.

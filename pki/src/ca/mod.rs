@@ -24,6 +24,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub use dir::Root;
 pub use error::AuthorityError;
 
+use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, Subject, TrustDomain};
 use crate::issued::{self, CA_STEM, Existing, Issued};
 use crate::reload::FilesStamp;
@@ -55,6 +56,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     trust_domain: TrustDomain,
     not_after: UnixMillis,
+    root: Fingerprint,
 }
 
 /// What to do when a certificate would outlive its CA.
@@ -93,6 +95,8 @@ pub struct Signed {
     pub not_after: UnixMillis,
     /// The certificate, PEM.
     pub certificate_pem: String,
+    /// The root that signed it.
+    pub root: Fingerprint,
 }
 
 impl Default for IssueOptions {
@@ -124,6 +128,7 @@ impl Authority {
         })?;
         Ok(Self {
             not_after: millis(params.not_after),
+            root: Fingerprint::of(certificate.der()),
             issuer: Issuer::new(params, key),
             trust_domain,
         })
@@ -148,6 +153,7 @@ impl Authority {
             })?;
         Ok(Self {
             issuer,
+            root: root.fingerprint,
             trust_domain: root.trust_domain,
             not_after: root.not_after,
         })
@@ -171,6 +177,11 @@ impl Authority {
     /// Its last moment.
     pub fn not_after(&self) -> UnixMillis {
         self.not_after
+    }
+
+    /// The digest of the root that signs.
+    pub fn root(&self) -> Fingerprint {
+        self.root
     }
 
     /// Makes a key and a certificate for `identity`.
@@ -275,6 +286,7 @@ impl Authority {
             not_before: millis(params.not_before),
             not_after: millis(params.not_after),
             certificate_pem: certificate.pem(),
+            root: self.root,
         })
     }
 }

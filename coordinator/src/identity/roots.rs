@@ -1,0 +1,109 @@
+//! Roots that go out of use, and who still hangs on them: whose live connection was opened, or renewed, by a certificate
+//! of such a root.
+//!
+//! It reads no file and decides nothing: a person drops a root with `hostler-pki rotate-ca finish`. The invariants: who
+//! hangs on a root that is trusted no more is cut off at once, and before that a person could see who would be.
+
+use std::collections::BTreeSet;
+
+use hostler_pki::{Fingerprint, Subject};
+
+use super::connections::{Connections, Cut};
+use super::own::OwnState;
+
+/// Identities that one sentence names.
+const NAMED_AT_MOST: usize = 8;
+
+/// Cuts whatever hangs on a root that `now` does not trust, and tells the log. `before` knows the roots' names.
+pub(super) fn cut_dropped(connections: &Connections, before: &OwnState, now: &OwnState) {
+    let hanging = connections.cut_where(Cut::RootDropped, |entry| !now.trusts(entry.root));
+    let roots: BTreeSet<_> = hanging.iter().map(|(_, root)| *root).collect();
+    for root in roots {
+        let (name, cut) = (before.ca_name(root), of_root(&hanging, root));
+        tracing::error!(
+            connections = cut.len(),
+            "the CA {name} is trusted no more, and whoever is connected by a certificate of it is cut off ({}); a host \
+             comes back with a token: hostler tokens create --host HOST, and with it hostler-agent enrol there; a client \
+             with a new certificate: hostler-pki issue client",
+            named(&cut)
+        );
+    }
+}
+
+/// What a person should know before the roots that sign no more are dropped: who would be cut off.
+pub fn left_behind(connections: &Connections, own: &OwnState) -> Option<String> {
+    let hanging = connections.roots();
+    let behind: Vec<_> = hanging
+        .into_iter()
+        .filter(|(_, root)| *root != own.signing_root())
+        .collect();
+    let root = behind.first()?.1;
+    let cut = of_root(&behind, root);
+    Some(format!(
+        "{} still have certificates of the CA {}, which signs no more ({}): hostler-pki rotate-ca finish would cut them off. \
+         Agents renew by themselves; give clients new certificates. Hosts that are not connected may have one, too",
+        counted(&cut),
+        own.ca_name(root),
+        named(&cut)
+    ))
+}
+
+fn of_root(hanging: &[(Subject, Fingerprint)], root: Fingerprint) -> Vec<&Subject> {
+    let of_it = hanging.iter().filter(|(_, other)| *other == root);
+    let all: BTreeSet<_> = of_it.map(|(subject, _)| subject).collect();
+    all.into_iter().collect()
+}
+
+/// As `2 agents and 1 client`.
+pub(super) fn counted(subjects: &[&Subject]) -> String {
+    let is_agent = |subject: &&&Subject| matches!(subject, Subject::Agent { .. });
+    let agents = subjects.iter().filter(is_agent).count();
+    let of = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
+    };
+    match (agents, subjects.len() - agents) {
+        (agents, 0) => of(agents, "agent"),
+        (0, clients) => of(clients, "client"),
+        (agents, clients) => format!("{} and {}", of(agents, "agent"), of(clients, "client")),
+    }
+}
+
+fn named(subjects: &[&Subject]) -> String {
+    let mut names: Vec<_> = subjects
+        .iter()
+        .take(NAMED_AT_MOST)
+        .map(ToString::to_string)
+        .collect();
+    if subjects.len() > NAMED_AT_MOST {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_pki::Identity;
+
+    use super::*;
+
+    #[test]
+    fn who_is_left_behind_is_counted_by_kind_and_a_few_are_named() {
+        let subject = |path: String| {
+            let identity: Identity = format!("spiffe://fleet.test/{path}").parse().unwrap();
+            identity.subject
+        };
+        let all: Vec<_> = (0..20)
+            .map(|at| match at {
+                0 => subject("client/admin/ada".to_owned()),
+                _ => subject(format!("agent/h{at}")),
+            })
+            .collect();
+        let all: Vec<_> = all.iter().collect();
+        assert_eq!(counted(&all), "19 agents and 1 client");
+        assert_eq!(counted(&all[..1]), "1 client");
+        assert_eq!(counted(&all[1..2]), "1 agent");
+        assert_eq!(named(&all[..3]), "client/admin/ada, agent/h1, agent/h2");
+        assert!(named(&all).ends_with("agent/h7, …"), "{}", named(&all));
+    }
+}
