@@ -45,11 +45,13 @@ trap 'report_trap "$LINENO"' ERR
 
 # logged FILE COMMAND...: the output goes to FILE, and its end to the screen when the command fails.
 logged() {
-  local log=$1
+  local log=$1 code=0
   shift
   mkdir -p "$(dirname "$log")"
   REPORT_LOG=$log
-  "$@" >>"$log" 2>&1 </dev/null
+  # Told by the caller: in here, what the ERR trap says would go to the log too.
+  "$@" >>"$log" 2>&1 </dev/null || code=$?
+  [[ $code -eq 0 ]] || return "$code"
   REPORT_LOG=""
 }
 
