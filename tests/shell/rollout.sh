@@ -102,9 +102,30 @@ hv09 ops hv09 22
 hv10 ops hv10 22
 storage-1 root 192.0.2.20 2222
 EXPECTED
-  says "line 2" inventory_of "" < <(printf '%s\n' 'a' 'b -oProxyCommand=x') &&
-    says "there twice" inventory_of "" < <(printf '%s\n' 'a' 'a') &&
-    says "neither a host nor a group" inventory_of "elsewhere" < <(printf '%s\n' 'a')
+  diff - <(printf '\xef\xbb\xbfa root@192.0.2.1\r\nb\r\n' | inventory_of "") <<'EXPECTED' || return 1
+a root 192.0.2.1 -
+b - b -
+EXPECTED
+  inventory_refused "line 2" 'a\nb -oProxyCommand=x\n' &&
+    inventory_refused "there twice" 'a\na\n' &&
+    inventory_refused "is no port" 'a 192.0.2.1:65536\n' &&
+    inventory_refused "there is no port" 'a 192.0.2.1:\n' &&
+    inventory_refused "there is no user" 'a @192.0.2.1\n' &&
+    inventory_refused "control character" 'a\nb\033[2J\n' &&
+    inventory_refused "is no range" '[hv]\nhv[9:1]\n' &&
+    inventory_refused "is no range" '[hv]\nhv[1:99999999]\n' &&
+    inventory_refused "has no end" "[hv]\na ansible_user='ops\n" &&
+    inventory_refused "there is no group 'hw'" '[all:children]\nhw\n[hv]\na\n' &&
+    inventory_refused "is within itself" '[x:children]\ny\n[y:children]\nx\n[y]\na\n' &&
+    inventory_refused "neither a host nor a group" 'a\n' elsewhere &&
+    inventory_refused "names '*'" 'a\n' '*' &&
+    inventory_refused "leaves no host" 'a\n' ,
+}
+
+# inventory_refused WORDS TEXT [LIMIT]
+inventory_refused() {
+  # shellcheck disable=SC2059 # its escapes are meant
+  says "$1" inventory_of "${3:-}" < <(printf "$2")
 }
 
 # A host in other hands answers with a command where a number belongs, and with a terminal's escapes.

@@ -12,6 +12,10 @@ declare -A INI_GROUP_HOSTS=() INI_GROUP_CHILDREN=() INI_VARIABLE=()
 declare -A INI_HOST_GROUPS=()
 declare -A INI_SEEN=()
 INI_LINES=()
+# "LINE GROUP" of each group that is said to be within another.
+INI_CHILD_LINES=()
+# More hosts than any site has, in one range, are a slip of the hand.
+RANGE_AT_MOST=10000
 
 inventory_line_fails() {
   fail "line $1 of $INVENTORY: $2"
@@ -24,7 +28,7 @@ inventory_add() {
   # ssh would take a leading '-' for an option.
   [[ "$address" =~ ^[A-Za-z0-9:][A-Za-z0-9.:_%-]*$ ]] || inventory_line_fails "$line" "'$address' is no address"
   [[ -z "$user" || "$user" =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] || inventory_line_fails "$line" "'$user' is no user name"
-  [[ -z "$port" || "$port" =~ ^[1-9][0-9]{0,4}$ ]] || inventory_line_fails "$line" "'$port' is no port"
+  [[ -z "$port" ]] || { [[ "$port" =~ ^[1-9][0-9]{0,4}$ ]] && ((port <= 65535)); } || inventory_line_fails "$line" "'$port' is no port"
   [[ -z "${HOST_ADDRESS[$name]:-}" ]] || inventory_line_fails "$line" "the host $name is there twice"
   HOSTS+=("$name")
   HOST_ADDRESS[$name]=$address
@@ -42,46 +46,53 @@ inventory_plain() {
     [[ -z "$rest" ]] || inventory_line_fails "$line" "expected HOST [[USER@]ADDRESS[:PORT]], but there is more: '$rest'"
     target="${target:-$name}"
     user="" port=""
-    if [[ "$target" == *@* ]]; then user="${target%%@*}" target="${target#*@}"; fi
+    if [[ "$target" == *@* ]]; then
+      user="${target%%@*}" target="${target#*@}"
+      [[ -n "$user" ]] || inventory_line_fails "$line" "there is no user before the '@'"
+    fi
     if [[ "$target" =~ ^\[(.+)\](:([0-9]+))?$ ]]; then
       address="${BASH_REMATCH[1]}" port="${BASH_REMATCH[3]}"
-    elif [[ "$target" =~ ^([^:]+):([0-9]+)$ ]]; then
+    elif [[ "$target" =~ ^([^:]+):([^:]*)$ ]]; then
       address="${BASH_REMATCH[1]}" port="${BASH_REMATCH[2]}"
+      [[ -n "$port" ]] || inventory_line_fails "$line" "there is no port after the ':'"
     else
       address=$target
     fi
     inventory_add "$line" "$name" "$user" "$address" "$port"
-  done <"$INVENTORY"
+  done <<<"$INVENTORY_TEXT"
 }
 
-# The names that a pattern stands for: hv[01:12] is hv01 to hv12, leading zeros kept.
+# ini_expand LINE PATTERN: the names that it stands for: hv[01:12] is hv01 to hv12, leading zeros kept.
 ini_expand() {
-  local pattern=$1 number width
+  local line=$1 pattern=$2 number width
   if [[ "$pattern" =~ ^([^][]*)\[([0-9]+):([0-9]+)\]([^][]*)$ ]]; then
     local before="${BASH_REMATCH[1]}" first="${BASH_REMATCH[2]}" last="${BASH_REMATCH[3]}" after="${BASH_REMATCH[4]}"
     width=${#first}
+    ((${#first} <= 9 && ${#last} <= 9 && 10#$last - 10#$first >= 0 && 10#$last - 10#$first < RANGE_AT_MOST)) ||
+      inventory_line_fails "$line" "'$pattern' is no range of 1 to $RANGE_AT_MOST hosts"
     for ((number = 10#$first; number <= 10#$last; number++)); do printf '%s%0*d%s\n' "$before" "$width" "$number" "$after"; done
   else
     printf '%s\n' "$pattern"
   fi
 }
 
-# ini_words TEXT: its words one a line, quotes removed.
+# ini_words LINE TEXT: its words one a line, quotes removed.
 ini_words() {
-  xargs -n 1 printf '%s\n' <<<"$1" 2>/dev/null
+  xargs -n 1 printf '%s\n' <<<"$2" 2>/dev/null || inventory_line_fails "$1" "a quote in '$2' has no end"
 }
 
 ini_variables() {
-  local line=$1 subject=$2 word
+  local line=$1 subject=$2 words word
+  words="$(ini_words "$line" "$3")" || exit 1
   while IFS= read -r word; do
     [[ -n "$word" ]] || continue
     [[ "$word" == *=* ]] || inventory_line_fails "$line" "expected NAME=VALUE, but there is '$word'"
     INI_VARIABLE["$subject ${word%%=*}"]="${word#*=}"
-  done
+  done <<<"$words"
 }
 
 inventory_ini() {
-  local text line=0 group=ungrouped kind=hosts pattern rest name
+  local text line=0 group=ungrouped kind=hosts pattern rest name names
   while IFS= read -r text || [[ -n "$text" ]]; do
     line=$((line + 1))
     # A comment begins the line or follows a space; values may hold the characters.
@@ -96,21 +107,28 @@ inventory_ini() {
     case "$kind" in
       vars)
         [[ "$text" =~ ^([A-Za-z0-9_]+)[[:space:]]*=[[:space:]]*(.*)$ ]] || inventory_line_fails "$line" "expected NAME=VALUE"
-        INI_VARIABLE["group:$group ${BASH_REMATCH[1]}"]="$(ini_words "${BASH_REMATCH[2]}" | sed -n 1p)"
+        name="${BASH_REMATCH[1]}"
+        names="$(ini_words "$line" "${BASH_REMATCH[2]}")" || exit 1
+        INI_VARIABLE["group:$group $name"]="$(sed -n 1p <<<"$names")"
         ;;
-      children) INI_GROUP_CHILDREN[$group]+=" $text" ;;
+      children)
+        INI_GROUP_CHILDREN[$group]+=" $text"
+        INI_CHILD_LINES+=("$line $text")
+        ;;
       hosts)
         read -r pattern rest <<<"$text"
+        names="$(ini_expand "$line" "$pattern")" || exit 1
         while IFS= read -r name; do
           if [[ -z "${INI_SEEN[$name]:-}" ]]; then INI_LINES+=("$line $name"); fi
           INI_SEEN[$name]=1
           INI_GROUP_HOSTS[$group]+=" $name"
           INI_HOST_GROUPS[$name]+=" $group"
-          ini_variables "$line" "host:$name" < <(ini_words "$rest")
-        done < <(ini_expand "$pattern")
+          ini_variables "$line" "host:$name" "$rest"
+        done <<<"$names"
         ;;
     esac
-  done <"$INVENTORY"
+  done <<<"$INVENTORY_TEXT"
+  ini_groups_fit
   local entry address user port hostler
   for entry in "${INI_LINES[@]}"; do
     read -r line name <<<"$entry"
@@ -138,17 +156,40 @@ ini_variable() {
   done
 }
 
-ini_groups_around() {
-  local group parent found="${INI_HOST_GROUPS[$1]:-}" before=""
+# A group that is nowhere would leave hosts out in silence, and one within itself has no end.
+ini_groups_fit() {
+  local entry line group
+  for entry in "${INI_CHILD_LINES[@]}"; do
+    read -r line group <<<"$entry"
+    [[ -n "${INI_GROUP_HOSTS[$group]+set}" ]] || inventory_line_fails "$line" "there is no group '$group'"
+    [[ " $(ini_closure "$(ini_parents "$group")") " != *" $group "* ]] || inventory_line_fails "$line" "the group '$group' is within itself"
+  done
+}
+
+ini_parents() {
+  local parent
+  for parent in "${!INI_GROUP_CHILDREN[@]}"; do
+    if [[ " ${INI_GROUP_CHILDREN[$parent]} " == *" $1 "* ]]; then printf '%s ' "$parent"; fi
+  done
+}
+
+# ini_closure GROUPS: these and all groups around them, on one line.
+ini_closure() {
+  local group parent found=$1 before=""
   while [[ "$found" != "$before" ]]; do
     before=$found
     for group in $before; do
-      for parent in "${!INI_GROUP_CHILDREN[@]}"; do
-        if [[ " ${INI_GROUP_CHILDREN[$parent]} " == *" $group "* && " $found " != *" $parent "* ]]; then found+=" $parent"; fi
+      for parent in $(ini_parents "$group"); do
+        if [[ " $found " != *" $parent "* ]]; then found+=" $parent"; fi
       done
     done
   done
-  for group in $found all; do printf 'group:%s\n' "$group"; done
+  printf '%s\n' "$found"
+}
+
+ini_groups_around() {
+  local group
+  for group in $(ini_closure "${INI_HOST_GROUPS[$1]:-}") all; do printf 'group:%s\n' "$group"; done
 }
 
 ini_hosts_of() {
@@ -159,8 +200,10 @@ ini_hosts_of() {
 
 # inventory_limit LIST: only these hosts and groups, separated by commas.
 inventory_limit() {
-  local wanted kept=() name chosen=" "
-  for wanted in ${1//,/ }; do
+  local wanted all kept=() name chosen=" "
+  IFS=', ' read -ra all <<<"$1"
+  for wanted in "${all[@]}"; do
+    [[ -n "$wanted" ]] || continue
     if [[ -n "${HOST_ADDRESS[$wanted]:-}" ]]; then
       chosen+="$wanted "
     elif [[ -n "${INI_GROUP_HOSTS[$wanted]+set}${INI_GROUP_CHILDREN[$wanted]+set}" ]]; then
@@ -180,8 +223,14 @@ inventory_limit() {
 # inventory_read FILE LIMIT
 inventory_read() {
   INVENTORY=$1
-  [[ -r "$INVENTORY" ]] || fail "the inventory '$INVENTORY' cannot be read"
-  if grep -Eq '^[[:space:]]*\[[A-Za-z0-9_.-]+(:[a-z]+)?\][[:space:]]*([#;].*)?$|^[^#;]*[[:space:]][a-z_]+=' "$INVENTORY"; then
+  [[ -f "$INVENTORY" && -r "$INVENTORY" ]] || fail "the inventory '$INVENTORY' cannot be read"
+  local line
+  # What is not text is shown to nobody. A return belongs at the end of a line only.
+  line="$(LC_ALL=C grep -naP '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r.' "$INVENTORY" | LC_ALL=C sed -n '1s/:.*//p' || true)"
+  [[ -z "$line" ]] || inventory_line_fails "$line" "it is no text: there is a control character in it"
+  # As editors on Windows write it, too.
+  INVENTORY_TEXT="$(LC_ALL=C sed -e '1s/^\xef\xbb\xbf//' -e 's/\r$//' "$INVENTORY")"
+  if grep -Eq '^[[:space:]]*\[[A-Za-z0-9_.-]+(:[a-z]+)?\][[:space:]]*([#;].*)?$|^[^#;]*[[:space:]][a-z_]+=' <<<"$INVENTORY_TEXT"; then
     inventory_ini
   else
     inventory_plain
