@@ -4,7 +4,7 @@
 //! was found, and nothing here ever writes to one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub const SMALLEST: Bytes = Bytes(109 << 20);
 
 /// How much is read at either end.
 const PROBED: u64 = 1 << 20;
+/// How much of it at once. Each look has a thread of its own, and the allocator keeps what a thread gave back for the
+/// next: a buffer for all of it stayed in memory once for each of them.
+const AT_ONCE: usize = 16 * 1024;
 
 /// For programs that read a few sectors.
 const SOON: Duration = Duration::from_secs(60);
@@ -246,12 +249,23 @@ fn read_ends(name: &Path, capacity: Bytes) -> Result<(), String> {
         _ => format!("{shown} cannot be opened: {error}"),
     })?;
     let length = PROBED.min(capacity.0);
-    let mut probed = vec![0; usize::try_from(length).unwrap_or_default()];
     for offset in [0, capacity.0 - length] {
         device
             .seek(SeekFrom::Start(offset))
-            .and_then(|_| device.read_exact(&mut probed))
+            .and_then(|_| read_through(&mut device, length))
             .map_err(|error| format!("{shown} cannot be read at byte {offset}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Reads the next `length` bytes, and keeps none of them.
+fn read_through(device: &mut impl Read, length: u64) -> io::Result<()> {
+    let mut buffer = [0; AT_ONCE];
+    let mut rest = length;
+    while rest > 0 {
+        let next = AT_ONCE.min(usize::try_from(rest).unwrap_or(AT_ONCE));
+        device.read_exact(&mut buffer[..next])?;
+        rest -= next as u64;
     }
     Ok(())
 }
@@ -314,6 +328,16 @@ mod tests {
                 .unwrap()
                 .contains("SYSTEM_ID")
         );
+    }
+
+    #[test]
+    fn an_end_is_read_to_its_last_byte_and_a_device_that_ends_before_is_an_error() {
+        let length = AT_ONCE as u64 * 2 + 1;
+        let mut device = io::repeat(7).take(length);
+        read_through(&mut device, length).unwrap();
+        assert_eq!(device.limit(), 0);
+        let mut short = io::repeat(7).take(length - 1);
+        assert!(read_through(&mut short, length).is_err());
     }
 
     #[test]
