@@ -7,6 +7,7 @@ mod entry;
 pub mod layer;
 mod reader;
 mod request;
+mod shape;
 pub mod table;
 mod writer;
 
