@@ -13,6 +13,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::verify::VerifyError;
 use crate::{ALPN, TlsConfigError, provider};
 
 /// What is asked of a coordinator's certificate.
@@ -91,6 +92,7 @@ impl<D: Demand> ServerCertVerifier for Verifier<D> {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, cert, dss, algorithms)
+            .map_err(|_| VerifyError::NotItsKey.into_rustls())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

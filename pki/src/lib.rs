@@ -15,6 +15,7 @@ pub mod dial;
 pub mod enrol;
 pub mod files;
 pub mod fingerprint;
+pub mod handshake;
 pub mod identity;
 pub mod issued;
 pub mod refusal;
@@ -33,14 +34,12 @@ pub use dial::dial;
 pub use enrol::{connect_to_enrol, enrol_client_config, enrol_server_config};
 pub use files::{Credentials, CredentialsError, TlsFiles};
 pub use fingerprint::Fingerprint;
+pub use handshake::{HandshakeError, accept, explain_failed_handshake};
 pub use identity::{Identity, IdentityError, Role, Subject, TrustDomain};
 pub use reload::{FilesStamp, Reloaded};
 pub use request::{KeyRequest, KeyRequestError};
 pub use revocation::Revocations;
-pub use server::{
-    PeerCertificate, PeerError, accept, explain_failed_handshake, peer_certificate, peer_identity,
-    server_config,
-};
+pub use server::{PeerCertificate, PeerError, peer_certificate, peer_identity, server_config};
 pub use token::{EnrolToken, SecretHash, TokenError, TokenId};
 pub use trust::{PeerRoot, Theirs, TrustBundle, TrustError};
 

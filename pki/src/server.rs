@@ -4,11 +4,8 @@
 //! It authenticates and never authorises (the coordinator's table does). The invariant: a peer without a valid
 //! identity fails inside the handshake, so no byte of it ever reaches an rpc.
 
-use std::cell::RefCell;
-use std::io;
 use std::sync::Arc;
 
-use hostler_common::error::Chain;
 use hostler_common::units::UnixMillis;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -17,15 +14,12 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::certificate::{CertificateFacts, FactsError};
 use crate::files::Credentials;
 use crate::fingerprint::Fingerprint;
+use crate::handshake::{Seen, saw};
 use crate::identity::{Identity, IdentityError, TrustDomain};
-use crate::refusal::{tls_error, without_link};
 use crate::revocation::Revocations;
 use crate::trust::TrustBundle;
 use crate::verify::{self, Usage, VerifyError};
@@ -136,47 +130,6 @@ pub fn peer_certificate(
     })
 }
 
-tokio::task_local! {
-    /// Why the verifier says that a certificate is revoked, for the handshake that this task is in. rustls has an
-    /// alert for it and, unlike for its other errors, no place for our words.
-    static REVOKED: RefCell<Option<VerifyError>>;
-}
-
-/// Shakes hands as `acceptor.accept(io)` does, and knows more when it fails: then [`explain_failed_handshake`] says whose
-/// certificate was revoked, and when.
-///
-/// # Errors
-/// As `tokio_rustls::TlsAcceptor`.
-pub async fn accept<IO>(acceptor: &TlsAcceptor, io: IO) -> io::Result<TlsStream<IO>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let shaking = async {
-        let accepted = acceptor.accept(io).await;
-        let revoked = REVOKED.try_with(RefCell::take).unwrap_or_default();
-        match (accepted, revoked) {
-            (Err(_), Some(why)) => Err(io::Error::new(io::ErrorKind::InvalidData, why.into_rustls())),
-            (accepted, _) => accepted,
-        }
-    };
-    REVOKED.scope(RefCell::new(None), shaking).await
-}
-
-/// Why a handshake failed, for the log: what is wrong with the peer's certificate, or with its TLS. `error` is what
-/// `tokio_rustls::TlsAcceptor` returned.
-pub fn explain_failed_handshake(error: &io::Error) -> String {
-    match tls_error(error) {
-        Some(rustls::Error::NoCertificatesPresented) => "the peer showed no certificate".to_owned(),
-        Some(rustls::Error::AlertReceived(alert)) => format!("the peer did not accept us: alert {alert:?}"),
-        Some(invalid @ rustls::Error::InvalidCertificate(_)) => {
-            let why = VerifyError::from_rustls(invalid.clone(), Usage::Client);
-            format!("the peer's certificate is not accepted: {}", Chain(&why))
-        }
-        Some(other) => format!("the peer does not speak TLS as we do: {other}"),
-        None => format!("the peer went away: {}", without_link(&error.to_string())),
-    }
-}
-
 /// WebPKI's verifier, and then our own question: who is it?
 #[derive(Debug)]
 struct PeerVerifier {
@@ -196,15 +149,21 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let refused = |error| {
+            let says = Identity::of_certificate(end_entity).ok();
+            saw(Seen { says, why: None });
+            error
+        };
+        let chain = self.inner.verify_client_cert(end_entity, intermediates, now);
+        let verified = chain.map_err(refused)?;
         let found = verify::check_identity(end_entity, &self.trust_domain, Usage::Client)
             .map_err(VerifyError::into_rustls)?;
         let facts = CertificateFacts::read(end_entity)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if let Some(at) = self.revocations.revoked(&found.subject, facts.not_before) {
             let found = Box::new(found);
-            // Outside of `accept` nobody waits for the sentence; the alert says the rest.
-            let _ = REVOKED.try_with(|why| why.replace(Some(VerifyError::Revoked { found, at })));
+            let why = Some(VerifyError::Revoked { found, at });
+            saw(Seen { says: None, why });
             return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
         }
         Ok(verified)
@@ -225,7 +184,14 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        let refused = |error| {
+            let says = Identity::of_certificate(cert).ok();
+            let why = Some(VerifyError::NotItsKey);
+            saw(Seen { says, why });
+            error
+        };
+        let signature = self.inner.verify_tls13_signature(message, cert, dss);
+        signature.map_err(refused)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

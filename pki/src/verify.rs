@@ -100,6 +100,9 @@ pub enum VerifyError {
         /// When.
         at: UnixMillis,
     },
+    /// Somebody else's, copied.
+    #[error("it was shown without its key; a copy of a certificate alone is of no use")]
+    NotItsKey,
     /// Not the root that a token names.
     #[error("it does not lead to the CA {pinned} that the token names, {}", match shown {
         Some(shown) => format!("but to {shown}; check that the token is of this fleet, and not from before its CA was renewed"),
@@ -143,11 +146,20 @@ impl VerifyError {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 Self::Purpose { wanted }
             }
-            CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<Self>() {
+            _ => match Self::in_rustls(&error) {
                 Some(ours) => ours.clone(),
                 None => Self::Invalid { source: error },
             },
-            _ => Self::Invalid { source: error },
+        }
+    }
+
+    /// Ours, when one of our verifiers has returned it to rustls.
+    pub(crate) fn in_rustls(error: &rustls::Error) -> Option<&Self> {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+                inner.downcast_ref::<Self>()
+            }
+            _ => None,
         }
     }
 

@@ -11,9 +11,9 @@ use hostler_common::units::UnixMillis;
 use hostler_pki::ca::IssueOptions;
 use hostler_pki::issued::Existing;
 use hostler_pki::{
-    About, ChannelOptions, CoordinatorAddress, Credentials, Identity, PeerCertificate, Revocations, Subject,
-    TrustBundle, accept, client_config, connect, explain_failed_handshake, peer_certificate, revocation,
-    server_config,
+    About, ChannelOptions, CoordinatorAddress, Credentials, HandshakeError, Identity, PeerCertificate,
+    Revocations, Subject, TrustBundle, accept, client_config, connect, explain_failed_handshake,
+    peer_certificate, revocation, server_config,
 };
 use rustls::ServerConfig;
 use support::{ADMIN, AGENT, COORDINATOR, DEADLINE, Fleet, words};
@@ -42,7 +42,7 @@ impl Revoked {
     }
 }
 
-type Seen = Result<PeerCertificate, io::Error>;
+type Seen = Result<PeerCertificate, HandshakeError>;
 
 fn trusted(fleet: &Fleet) -> TrustBundle {
     TrustBundle::parse(&std::fs::read_to_string(fleet.files("x").ca).unwrap()).unwrap()
@@ -88,7 +88,7 @@ async fn call(
         let called = connect(address, config, ChannelOptions::default()).await;
         let called = called.map(drop).map_err(|error| (words(&error), error.about()));
         let seen = seen.recv().await.unwrap();
-        (called, seen.map_err(|error| explain_failed_handshake(&error)))
+        (called, seen.map_err(|error| error.to_string()))
     };
     tokio::time::timeout(DEADLINE, both)
         .await

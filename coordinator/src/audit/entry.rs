@@ -147,9 +147,9 @@ impl Entry {
         self.refusal
     }
 
-    /// Whether it is about somebody who has no certificate.
+    /// Whether it is about somebody who has no certificate of ours.
     pub(super) fn is_of_a_stranger(&self) -> bool {
-        self.event == Event::Enrolment
+        self.event == Event::Enrolment || (self.event == Event::Handshake && self.identity.is_empty())
     }
 
     /// With its line feed.
