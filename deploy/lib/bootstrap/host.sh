@@ -99,7 +99,7 @@ bring_package() {
   sum="$(sha256sum "$file")"
   to_host "$name" take "$RUN" "$base" "${sum%% *}" no <"$file"
   # In a unit of its own: a connection that is lost leaves nothing half installed.
-  to_host "$name" bring "$RUN" "$base" </dev/null
+  to_host "$name" bring "$RUN" hostler-agent "$base" </dev/null
 }
 
 # to_host NAME VERB ARGUMENTS...: a verb of remote.sh that has to end well.

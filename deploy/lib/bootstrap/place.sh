@@ -8,7 +8,8 @@ ISSUING="${CA_DIR%/*}/issuing"
 
 # as_owner PROGRAM ARGUMENTS...: as the user that the CA belongs to; its key is taken from nobody else's hands.
 as_owner() {
-  runuser -u hostler -- "$@"
+  # A user that was there before may have another group of its own.
+  runuser -u hostler -g hostler -- "$@"
 }
 
 # place MODE OWNER:GROUP FILE: standard input becomes the file.

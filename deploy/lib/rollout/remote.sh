@@ -4,7 +4,7 @@
 #   look PACKAGE DEB_KB INSTALLED_KB   prints what is true here, as NAME=VALUE lines; changes nothing
 #   take RUN FILE SHA256 FORCE         a package from standard input into CACHE, only when it is whole; the host is RUN's then
 #   install RUN PACKAGE FILE           the package, in a unit that outlives the ssh connection; the one before is kept first
-#   bring RUN FILE                     a host's first package with all that it depends on, by apt, in such a unit
+#   bring RUN PACKAGE FILE             a host's first package with all that it depends on, by apt, in such a unit
 #   restore RUN PACKAGE                the package before again, or none when there was none
 #   release RUN PACKAGE                the host is nobody's again
 #   service UNIT                       what is true of a service, as NAME=VALUE lines
@@ -203,10 +203,13 @@ install_here() {
   refuse "dpkg could not install the package (${reason:-see its log}), nor put back what was there: look at this host with: dpkg --audit"
 }
 
-# Within the unit. apt does not begin while something is half installed, as by a host that lost its power.
+# Within the unit. A host that lost its power in the middle has a package half installed: apt does not begin then, and takes
+# the package for installed.
 bring_here() {
   dpkg --force-confold --force-confdef --configure -a
-  apt-get install --yes --quiet --no-install-recommends -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=60 "$CACHE/$2"
+  apt-get install --yes --quiet --no-install-recommends --reinstall --allow-downgrades \
+    -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=60 "$CACHE/$3"
+  is_whole "$2" || refuse "apt ended well, yet the package is not whole; look at this host with: dpkg --audit"
 }
 
 restore_here() {
