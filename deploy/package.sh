@@ -79,12 +79,12 @@ done
 built="$CARGO_TARGET_DIR/release"
 
 say "packages: manual pages, completions, the changelog"
-mkdir -p "$PARTS"/man/{client,pki} "$PARTS"/{completions,upstream}
+mkdir -p "$PARTS"/man/{agent,client,pki} "$PARTS"/{completions,upstream}
 gzip -9n <CHANGELOG.md >"$PARTS/upstream/changelog.gz"
 "$built/hostler" man --dir "$PARTS/man/client"
 "$built/hostler-pki" man --dir "$PARTS/man/pki"
 "$built/hostler-coordinator" --man-page >"$PARTS/man/hostler-coordinator.8"
-"$built/hostler-agent" --man-page >"$PARTS/man/hostler-agent.8"
+"$built/hostler-agent" --man-pages "$PARTS/man/agent"
 # Examples and tables stay as they are written, in a section of a usual name.
 find "$PARTS/man" -type f -exec sed -i 's/^\.SH EXTRA$/.SH NOTES\n.nf/' {} +
 for shell in bash zsh fish; do "$built/hostler" completions "$shell" >"$PARTS/completions/$shell"; done

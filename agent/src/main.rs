@@ -3,7 +3,7 @@
 mod enrol;
 
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -36,9 +36,9 @@ struct Arguments {
     /// Check the configuration, the credentials and the programs, print what is found, and end.
     #[arg(long)]
     check: bool,
-    /// Write the manual page, for whoever builds a package.
-    #[arg(long, hide = true, exclusive = true)]
-    man_page: bool,
+    /// Write the manual pages into this folder, for whoever builds a package.
+    #[arg(long, value_name = "FOLDER", hide = true, exclusive = true)]
+    man_pages: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -59,12 +59,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// One for the program and one for each of its commands, in the section of what root runs.
+fn write_man_pages(folder: &Path) -> std::io::Result<()> {
+    // A page of `help` would repeat every other page.
+    let mut program = Arguments::command().disable_help_subcommand(true);
+    // Gives commands their names as a person types them.
+    program.build();
+    for command in std::iter::once(&program).chain(program.get_subcommands()) {
+        clap_mangen::Man::new(command.clone())
+            .section("8")
+            .generate_to(folder)?;
+    }
+    Ok(())
+}
+
 fn whole(arguments: &Arguments) -> anyhow::Result<()> {
-    if arguments.man_page {
-        let page = clap_mangen::Man::new(Arguments::command()).section("8");
-        return page
-            .render(&mut std::io::stdout())
-            .context("cannot write the manual page");
+    if let Some(folder) = &arguments.man_pages {
+        return write_man_pages(folder)
+            .with_context(|| format!("cannot write manual pages to {}", folder.display()));
     }
     if let Some(Command::Enrol(asked)) = &arguments.command {
         return asked.enrol();
