@@ -67,14 +67,24 @@ async fn certificates_are_revoked_by_host_or_by_role_and_name() {
     insta::assert_snapshot!("revoke_agent", words);
     assert_eq!(
         of_site,
-        [r#"RevokeIdentityRequest { subject: "agent/hv7", reason: "stolen" }"#]
+        [r#"RevokeIdentityRequest { subject: "agent/hv7", reason: "stolen", unknown: false }"#]
     );
     let (words, of_site) = asked(&["clients", "revoke", "operator/bob", "--reason", "left"]).await;
     assert!(words.starts_with("exit 0\n"), "{words}");
     assert_eq!(
         of_site,
-        [r#"RevokeIdentityRequest { subject: "client/operator/bob", reason: "left" }"#]
+        [r#"RevokeIdentityRequest { subject: "client/operator/bob", reason: "left", unknown: false }"#]
     );
+    let unknown = ["agents", "revoke", "hv77", "--reason", "lost", "--unknown"];
+    let (_, of_site) = asked(&unknown).await;
+    assert_eq!(
+        of_site,
+        [r#"RevokeIdentityRequest { subject: "agent/hv77", reason: "lost", unknown: true }"#]
+    );
+    let (words, _) = asked(&["agents", "revoke", "hv77", "--reason", "lost"]).await;
+    insta::assert_snapshot!("revoke_unknown", words);
+    let (words, _) = asked(&["clients", "revoke", "admin/ada", "--reason", "oops"]).await;
+    insta::assert_snapshot!("revoke_oneself", words);
     insta::assert_snapshot!("revoked", asked(&["clients", "revoked"]).await.0);
 }
 

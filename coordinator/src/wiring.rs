@@ -1,6 +1,7 @@
 //! Builds every part once, runs them, and ends them within a bounded time.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,7 +20,7 @@ use crate::api::site::Site;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::identity::enrolment::Enrolment;
-use crate::identity::{Identities, enrol_port, own};
+use crate::identity::{Identities, enrol_port, own, recovery};
 use crate::operation::engine::Engine;
 use crate::operation::forsaken;
 use crate::operation::retention::{self, Retention};
@@ -53,6 +54,10 @@ pub struct AcceptedLoss {
     pub revision: Revision,
     /// Operations that have ended, since nobody knows what became of them.
     pub ended: Vec<OperationId>,
+    /// Tokens that were closed, since somebody may have used them.
+    pub tokens_closed: usize,
+    /// Who was revoked since, as the audit log says.
+    pub revoked: Vec<String>,
 }
 
 /// Takes the store as it is for the newest, though it was restored, or lost changes, or all of it.
@@ -64,10 +69,18 @@ pub async fn accept_loss(config: &Config) -> anyhow::Result<AcceptedLoss> {
     let mut background = JoinSet::new();
     let registry = registry::spawn(store.clone(), None, &mut background).await?;
     let ended = forsaken::end_all(&store, &registry).await?;
+    let tokens_closed = recovery::close_tokens(&store).await?;
+    let revoked = recovery::revocations(&store, &config.data_dir).await?;
+    let revoked = revoked.iter().map(|record| record.identity.to_string()).collect();
     let revision = accepting.revision;
     // Last: a process that dies before leaves a store that is still refused, and nothing of it begins again.
     accepting.finish()?;
-    Ok(AcceptedLoss { revision, ended })
+    Ok(AcceptedLoss {
+        revision,
+        ended,
+        tokens_closed,
+        revoked,
+    })
 }
 
 /// Every part of a coordinator but its port.
@@ -200,6 +213,7 @@ async fn assemble_with(
 /// When a certificate, the store or the address cannot be used.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let store = Store::open(&config.data_dir)?;
+    recover_revocations(&store, &config.data_dir).await?;
     let audit = Audit::start(&config.data_dir).context("cannot start the audit log")?;
     let connections = TaskTracker::new();
     let mut background = JoinSet::new();
@@ -239,6 +253,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         own: own.clone(),
         revocations: identities.revocations.clone(),
         connections: identities.connections.clone(),
+        known: identities.known.clone(),
         audit: audit.clone(),
     };
     let (accepted, accepting) = listener::spawn(tcp, port, &connections, shutdown.clone());
@@ -266,6 +281,18 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         shutdown,
         vital,
     })
+}
+
+/// A store may be older than its audit log: a copy that was put back, or a disk that had not kept what it said to have.
+async fn recover_revocations(store: &Store, data_dir: &Path) -> anyhow::Result<()> {
+    let recovered = recovery::revocations(store, data_dir)
+        .await
+        .context("revocations that the audit log tells of, and the store lacks, cannot be stored")?;
+    for record in recovered {
+        tracing::warn!(identity = %record.identity, revoked_at = %record.revoked_at, by = record.revoked_by,
+            "the audit log tells of a revocation that the store lacks; it holds again");
+    }
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -17,6 +17,8 @@ use hostler_coordinator::audit::Audit;
 use hostler_coordinator::config::Config;
 use hostler_coordinator::identity::Identities;
 use hostler_coordinator::identity::enrolment::{EnrolError, Enrolment};
+use hostler_coordinator::identity::known::CertificateRecord;
+use hostler_coordinator::identity::recovery;
 use hostler_coordinator::identity::revocation::RevocationRecord;
 use hostler_coordinator::identity::tokens::{Ended, Refusal, Standing, TokenRecord};
 use hostler_coordinator::session::version;
@@ -418,15 +420,19 @@ async fn a_revocation_after_the_clock_went_back_covers_the_certificates_of_befor
     let identities = site.start(&store).await.unwrap();
     let hour = Duration::from_secs(3600);
     let ahead = UnixMillis::now().plus(hour);
-    let life = identities.connections.enter(&PeerCertificate {
+    let root = Fingerprint::from_bytes([1; 32]);
+    let certificate = PeerCertificate {
         identity: h1(),
         not_before: ahead,
         not_after: ahead.plus(hour),
         fingerprint: Fingerprint::from_bytes([0; 32]),
-    });
+        root,
+    };
+    let here = SocketAddr::from(([127, 0, 0, 1], 7));
+    let life = identities.connections.enter(&certificate, here);
     // It was renewed while the clock was still ahead.
     let renewed = ahead.plus(hour / 2);
-    life.extend(renewed, renewed.plus(hour));
+    life.extend(renewed, renewed.plus(hour), root);
     let connection = tokio::spawn(async move { life.cut().cancelled().await });
     let revoked = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
     assert_eq!(revoked.unwrap().connections_ended, 1);
@@ -438,4 +444,89 @@ async fn a_revocation_after_the_clock_went_back_covers_the_certificates_of_befor
             "{first} is valid again when the clock comes there"
         );
     }
+}
+
+#[tokio::test]
+async fn a_revocation_covers_what_was_made_or_met_while_the_clock_was_ahead_of_a_host_that_is_away() {
+    let site = Site::new();
+    let store = site.store();
+    let ahead = UnixMillis::now().plus(Duration::from_secs(3600));
+    let certificate = |identity: Identity| CertificateRecord {
+        identity,
+        not_before: ahead,
+        not_after: ahead.plus(Duration::from_secs(3600)),
+    };
+    let bob: Identity = "spiffe://fleet.test/client/operator/bob".parse().unwrap();
+    let before = site.start(&store).await.unwrap();
+    before.known.made(certificate(h1())).await.unwrap();
+    before.known.met(certificate(bob.clone())).await;
+    // It is known after a restart, too.
+    let identities = site.start(&store).await.unwrap();
+    for identity in [h1(), bob] {
+        identities
+            .revocations
+            .revoke(&identity, &ada(), "stolen")
+            .await
+            .unwrap();
+        let covered = identities.revocations.revoked(&identity.subject, ahead);
+        assert!(covered.is_some(), "{identity} comes back when the clock is there");
+    }
+}
+
+#[tokio::test]
+async fn what_is_signed_is_known_before_it_is_handed_out() {
+    let site = Site::new();
+    let identities = site.start(&site.store()).await.unwrap();
+    let key = KeyRequest::new().unwrap();
+    let signed = identities
+        .sign(key.csr_der().to_vec(), h1().subject)
+        .await
+        .unwrap();
+    let known = identities.known.newest(&h1().subject).unwrap();
+    assert_eq!(
+        (known.not_before, known.not_after),
+        (signed.not_before, signed.not_after)
+    );
+}
+
+#[test]
+fn a_certificate_of_a_former_version_is_read() {
+    let frozen = include_bytes!("frozen/certificate-1.json");
+    let record: CertificateRecord = serde_json::from_slice(frozen).unwrap();
+    let expected = CertificateRecord {
+        identity: h1(),
+        not_before: CREATED,
+        not_after: EXPIRES,
+    };
+    assert_eq!(record, expected);
+}
+
+#[tokio::test]
+async fn a_store_that_is_older_than_its_audit_log_learns_of_a_revocation_once() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(
+        recovery::revocations(&store, dir.path()).await.unwrap(),
+        [],
+        "there is no log"
+    );
+    let line = |subject: &str, code: &str| {
+        format!(
+            r#"{{"time":"2026-11-22T07:00:00.500Z","event":"call","identity":"{}","address":"","rpc":"/hostler.site.v1.SiteService/RevokeIdentity","request":{{"subject":"{subject}","reason":"stolen"}},"code":"{code}","message":"","duration_ms":20}}"#,
+            ada()
+        )
+    };
+    let lines = [
+        line("agent/h1", "OK"),
+        line("agent/h2", "NOT_FOUND"),
+        line("coordinator/c1", "CANCELLED"),
+        line("client/admin/ada", "CANCELLED"),
+        "torn".to_owned(),
+    ];
+    std::fs::create_dir(dir.path().join("audit")).unwrap();
+    std::fs::write(dir.path().join("audit/audit.jsonl"), lines.join("\n")).unwrap();
+    let recovered = recovery::revocations(&store, dir.path()).await.unwrap();
+    let whom: Vec<_> = recovered.iter().map(|record| record.identity.clone()).collect();
+    assert_eq!(whom, [h1()]);
+    assert_eq!(recovery::revocations(&store, dir.path()).await.unwrap(), []);
 }

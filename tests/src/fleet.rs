@@ -1,7 +1,7 @@
 //! One coordinator, its clients, and its death and return.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
@@ -10,7 +10,8 @@ use hostler_common::rpc::hostler::site::v1::site_service_client::SiteServiceClie
 use hostler_common::rpc::operations::v1 as rpc;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
 use hostler_coordinator::config::{Config, EnrolmentConfig, OperationsConfig, SessionsConfig};
-use hostler_coordinator::wiring;
+use hostler_coordinator::store::Store;
+use hostler_coordinator::wiring::{self, AcceptedLoss};
 use hostler_pki::ca::DEFAULT_LEAF_LIFETIME;
 use hostler_pki::{ChannelOptions, CoordinatorAddress, TlsFiles};
 use tempfile::TempDir;
@@ -130,6 +131,45 @@ impl Fleet {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.begin().await;
+    }
+
+    /// Saves a copy of the store as it is now.
+    ///
+    /// # Panics
+    /// When it cannot be saved.
+    pub fn save_store(&self, copy: &Path) {
+        Store::back_up(&self.config.data_dir, copy).expect("a copy");
+    }
+
+    /// Ends the coordinator, puts the copy in the place of its store, takes that for the newest, and starts it again.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn restore_store(&mut self, copy: &Path) -> AcceptedLoss {
+        self.stop().await;
+        self.replace_store(copy).await;
+        let accepted = wait::until("the loss is accepted", || async {
+            // The store of the process before may be closing.
+            match wiring::accept_loss(&self.config).await {
+                Ok(accepted) => Some(accepted),
+                Err(error) if format!("{error:#}").contains("in use") => None,
+                Err(error) => panic!("{error:#}"),
+            }
+        })
+        .await;
+        self.begin().await;
+        accepted
+    }
+
+    async fn replace_store(&self, copy: &Path) {
+        wait::until("the store is closed", || async {
+            // Its log goes with the last handle.
+            let log = self.config.data_dir.join("hostler.db-wal");
+            (!log.exists()).then_some(())
+        })
+        .await;
+        std::fs::remove_file(self.config.data_dir.join("hostler.newest")).expect("there was a store");
+        std::fs::copy(copy, self.config.data_dir.join("hostler.db")).expect("the copy is read");
     }
 
     /// `hostler.site.v1` with a role.

@@ -206,6 +206,7 @@ async fn a_handshake_with_a_revoked_certificate_is_noted_by_its_name() {
     let request = site::RevokeIdentityRequest {
         subject: "client/viewer/test".to_owned(),
         reason: "left".to_owned(),
+        unknown: false,
     };
     fleet.site("admin").revoke_identity(request).await.unwrap();
     let again = fleet.site("viewer").get_status(site::GetStatusRequest {}).await;

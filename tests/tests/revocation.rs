@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::rpc::hostler::agent::v1::session_request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
-use hostler_common::rpc::hostler::enrol::v1::EnrolRequest;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_client::EnrolServiceClient;
+use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
 use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::operations::v1::HypervisorState;
@@ -22,9 +22,26 @@ async fn revoke(fleet: &Fleet, subject: &str, reason: &str) -> Result<site::Revo
     let request = site::RevokeIdentityRequest {
         subject: subject.to_owned(),
         reason: reason.to_owned(),
+        unknown: false,
     };
     let answer = fleet.site("admin").revoke_identity(request).await?;
     Ok(answer.into_inner())
+}
+
+/// A new key of the token's host gets a certificate.
+async fn enrol(fleet: &Fleet, token: &str) -> Result<(EnrolResponse, KeyRequest), Status> {
+    let parsed = EnrolToken::parse(token).unwrap();
+    let key = KeyRequest::new().unwrap();
+    let channel = hostler_pki::connect_to_enrol(&fleet.enrol_at(), parsed.ca(), ChannelOptions::default())
+        .await
+        .unwrap();
+    let request = EnrolRequest {
+        token: token.to_owned(),
+        csr_der: key.csr_der().to_vec(),
+        agent_version: String::new(),
+    };
+    let answer = EnrolServiceClient::new(channel).enrol(request).await?;
+    Ok((answer.into_inner(), key))
 }
 
 /// What the handshake says to who comes with the certificate for `path`.
@@ -139,21 +156,7 @@ async fn a_revoked_agent_stays_out_over_restarts_and_comes_back_with_a_new_token
         .await
         .unwrap()
         .into_inner();
-    let token = EnrolToken::parse(&made.token).unwrap();
-    let key = KeyRequest::new().unwrap();
-    let channel = hostler_pki::connect_to_enrol(&fleet.enrol_at(), token.ca(), ChannelOptions::default())
-        .await
-        .unwrap();
-    let request = EnrolRequest {
-        token: made.token,
-        csr_der: key.csr_der().to_vec(),
-        agent_version: String::new(),
-    };
-    let answer = EnrolServiceClient::new(channel)
-        .enrol(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let (answer, key) = enrol(&fleet, &made.token).await.unwrap();
     let dir = TempDir::new().unwrap();
     let (ca, identity) = (dir.path().join("ca.crt"), dir.path().join("agent.pem"));
     TrustBundle::parse(&answer.ca_pem).unwrap().write(&ca).unwrap();
@@ -237,4 +240,108 @@ async fn nobody_revokes_himself_or_a_coordinator_or_without_a_reason() {
         .await;
     assert_eq!(list.unwrap().into_inner().revocations, []);
     assert!(fleet.list().await.is_empty(), "and all are served as before");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_refused_with_those_that_are_like_it_unless_it_is_meant() {
+    let fleet = Fleet::start().await;
+    let agent = Setup::of("host-17", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let request = site::CreateTokenRequest {
+        host: "host-18".to_owned(),
+        expires_seconds: 0,
+    };
+    fleet.site("admin").create_token(request).await.unwrap();
+    for (subject, words) in [
+        (
+            "agent/host-1",
+            "no host is known here by the name host-1; known is host-17, host-18. Nothing was revoked",
+        ),
+        (
+            "client/admin/tset",
+            "no client is known here by the name admin/tset; known is admin/test. Nothing was revoked",
+        ),
+        (
+            "agent/quite-another",
+            "by the name quite-another. Nothing was revoked; with --unknown it is",
+        ),
+    ] {
+        let status = revoke(&fleet, subject, "stolen").await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status}");
+        assert!(status.message().contains(words), "{status}");
+    }
+    let list = site::ListRevocationsRequest {};
+    let list = fleet.site("viewer").list_revocations(list).await.unwrap();
+    assert_eq!(list.into_inner().revocations, []);
+
+    revoke(&fleet, "agent/host-18", "its token leaked").await.unwrap();
+    agent.kill();
+    revoke(&fleet, "agent/host-17", "stolen while it was off")
+        .await
+        .unwrap();
+    let meant = site::RevokeIdentityRequest {
+        subject: "agent/made-by-hand".to_owned(),
+        reason: "lost on a train".to_owned(),
+        unknown: true,
+    };
+    fleet.site("admin").revoke_identity(meant).await.unwrap();
+    assert!(
+        turned_away(&fleet, "agent/made-by-hand")
+            .await
+            .contains("revoked")
+    );
+    revoke(&fleet, "agent/made-by-hand", "once more").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_known_while_its_host_is_away_also_after_a_restart() {
+    let mut fleet = Fleet::start().await;
+    let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let listed = async |fleet: &Fleet| {
+        let request = site::ListAgentsRequest {};
+        let answer = fleet.site("viewer").list_agents(request).await.unwrap();
+        let agent = answer.into_inner().agents.remove(0);
+        (agent.connected, agent.certificate_not_after)
+    };
+    let (connected, ends) = listed(&fleet).await;
+    assert!(connected && ends.is_some());
+    agent.kill();
+    hostler_tests::wait::until("h1 is away", || async { (!listed(&fleet).await.0).then_some(()) }).await;
+    assert_eq!(listed(&fleet).await, (false, ends));
+    fleet.restart().await;
+    assert_eq!(listed(&fleet).await, (false, ends));
+}
+
+#[tokio::test]
+async fn a_store_that_is_put_back_from_a_copy_lets_in_nobody_who_was_revoked_or_enrolled_since() {
+    let mut fleet = Fleet::start().await;
+    let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
+    fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
+    let request = site::CreateTokenRequest {
+        host: "h2".to_owned(),
+        expires_seconds: 0,
+    };
+    let made = fleet.site("admin").create_token(request).await.unwrap();
+    let token = made.into_inner().token;
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join("copy.db");
+    fleet.save_store(&copy);
+    enrol(&fleet, &token).await.unwrap();
+    revoke(&fleet, "agent/h1", "stolen").await.unwrap();
+    agent.until_ended().await;
+
+    let accepted = fleet.restore_store(&copy).await;
+    assert_eq!(accepted.tokens_closed, 1);
+    assert_eq!(accepted.revoked, ["spiffe://fleet.test/agent/h1"]);
+    assert!(turned_away(&fleet, "agent/h1").await.contains("revoked"));
+    let again = enrol(&fleet, &token).await.unwrap_err();
+    assert!(
+        again.message().contains("by hostler-coordinator --accept-loss"),
+        "{again}"
+    );
+    fleet.restart().await;
+    let list = site::ListRevocationsRequest {};
+    let list = fleet.site("viewer").list_revocations(list).await.unwrap();
+    assert_eq!(list.into_inner().revocations.len(), 1, "it is told once");
 }

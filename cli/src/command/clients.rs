@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use hostler_common::rpc::hostler::site::v1::ListRevocationsRequest;
 use hostler_pki::Role;
 
-use super::{Context, asking, revoking};
+use super::{Context, revoking};
 use crate::connect::{Call, Coordinator};
 use crate::failure::Failure;
 use crate::output::revocation_view::{self, Revocation, Revocations};
@@ -32,7 +32,8 @@ impl Command {
 #[command(
     long_about = "\
 Revokes every certificate that a client has now, and ends its connections before it returns. Operations that it asked for go \
-on. A certificate that is made for it afterwards is taken.
+on. A certificate that is made for it afterwards is taken. A client that was never connected is taken for a mistake, unless \
+--unknown says that it is meant.
 
 Needs the role admin.",
     after_long_help = "\
@@ -44,9 +45,8 @@ pub(crate) struct Revoke {
     /// The client, as its certificate names it: operator/alice
     #[arg(value_name = "ROLE/NAME", value_parser = client)]
     client: String,
-    /// Why, for the record; at most 500 characters
-    #[arg(long, value_name = "TEXT", value_parser = asking::why)]
-    reason: String,
+    #[command(flatten)]
+    how: revoking::How,
 }
 
 fn client(text: &str) -> Result<String, String> {
@@ -63,8 +63,8 @@ fn client(text: &str) -> Result<String, String> {
 
 impl Revoke {
     async fn run(&self, context: &Context) -> Result<(), Failure> {
-        let call = Call::administer("RevokeIdentity");
-        revoking::revoke(context, call, format!("client/{}", self.client), &self.reason).await
+        let call = Call::administer("RevokeIdentity").look_at("hostler clients revoked");
+        revoking::revoke(context, call, format!("client/{}", self.client), &self.how).await
     }
 }
 

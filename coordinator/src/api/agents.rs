@@ -27,6 +27,7 @@ pub(super) fn status(
         },
         None => Own::default(),
     };
+    own.warnings.extend(site.identities.left_behind());
     own.warnings.extend(site.audit.trouble());
     let answer = crate::site::status::status(&site.registry, site.started_at, own);
     Ok(Response::new(answer))
@@ -36,15 +37,20 @@ pub(super) fn list(
     site: &Site,
     _request: Request<rpc::ListAgentsRequest>,
 ) -> Result<Response<rpc::ListAgentsResponse>, Status> {
-    let certificate = |host: &HostName| CertificateOf {
-        not_after: site
-            .sessions
-            .of(host)
-            .and_then(|session| session.life_end.not_after()),
-        revoked_at: site
-            .identities
-            .revocations
-            .last(&Subject::Agent { host: host.clone() }),
+    let certificate = |host: &HostName| {
+        let subject = Subject::Agent { host: host.clone() };
+        let session = site.sessions.of(host);
+        let of_session = session.and_then(|session| session.life_end.not_after());
+        let known = || {
+            site.identities
+                .known
+                .newest(&subject)
+                .map(|newest| newest.not_after)
+        };
+        CertificateOf {
+            not_after: of_session.or_else(known),
+            revoked_at: site.identities.revocations.last(&subject),
+        }
     };
     let agents = crate::site::agents::list(&site.registry, &site.sessions, certificate);
     Ok(Response::new(rpc::ListAgentsResponse { agents }))

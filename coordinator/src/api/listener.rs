@@ -1,6 +1,7 @@
 //! The TCP listener and its TLS: every connection that leaves here has a verified identity. rustls refuses
 //! the others inside the handshake, before a byte of a request is read. A connection ends with the life of the
-//! certificate that opened it, or of the newer one that its agent was given, and at once when that is revoked.
+//! certificate that opened it, or of the newer one that its agent was given, and at once when that is revoked or its CA
+//! is dropped.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,8 +14,7 @@ use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
 use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
-use hostler_pki::Identity;
-use hostler_pki::identity::IdentityError;
+use hostler_pki::{Identity, PeerError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,7 +28,8 @@ use tonic::transport::server::Connected;
 use tonic::{Code, Status};
 
 use crate::audit::{Audit, Entry, Event};
-use crate::identity::connections::{Connections, Life};
+use crate::identity::connections::{Connections, Cut, Life};
+use crate::identity::known::{CertificateRecord, Known};
 use crate::identity::own::Own;
 use crate::identity::revocation::RevocationList;
 
@@ -80,7 +81,7 @@ pub struct Connection {
     watchman: Watchman,
 }
 
-/// Looks whether a connection's certificate is over or revoked. TLS asks once, in the handshake; a connection may
+/// Looks whether a connection's certificate is over, revoked, or of a CA that was dropped. TLS asks once, in the handshake; a connection may
 /// outlive the answer.
 #[derive(Debug)]
 struct Watchman {
@@ -105,13 +106,13 @@ impl Watchman {
     /// Ready, with the reason, once the connection may not go on; wakes the task then.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready("the peer's certificate was revoked");
+            return Poll::Ready(self.life.why_cut().unwrap_or(Cut::Revoked).words());
         }
         while self.next_look.as_mut().poll(cx).is_ready() {
             // It may have been extended since the last look.
             let left = UnixMillis::now().until(self.life.over_at());
             if left.is_zero() {
-                return Poll::Ready("the peer's certificate has expired");
+                return Poll::Ready("its certificate has expired");
             }
             self.next_look
                 .as_mut()
@@ -130,6 +131,8 @@ pub struct Port {
     pub revocations: RevocationList,
     /// Where connections are noted.
     pub connections: Connections,
+    /// Where certificates are noted.
+    pub known: Known,
     /// Notes who is refused.
     pub audit: Audit,
 }
@@ -143,8 +146,8 @@ enum Rejected {
     Late,
     #[error("the TLS handshake failed: {}", hostler_pki::explain_failed_handshake(_0))]
     Handshake(io::Error),
-    #[error("the certificate has no valid identity")]
-    Identity(#[source] IdentityError),
+    #[error("the certificate does not count")]
+    Certificate(#[source] PeerError),
     #[error("the certificate of {identity} was revoked at {at}")]
     Revoked { identity: Box<Identity>, at: UnixMillis },
 }
@@ -219,18 +222,23 @@ async fn accept(
             }
         };
         waits.reset();
-        let (port, ready, audit) = (port.clone(), ready.clone(), port.audit.clone());
+        let (port, ready) = (port.clone(), ready.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
-            match shake_hands(port, tcp, address).await {
-                Ok(connection) => drop(ready.send(Ok(connection)).await),
+            match shake_hands(&port, tcp, address).await {
+                Ok((connection, certificate)) => {
+                    drop(ready.send(Ok(connection)).await);
+                    // Nobody waits for the disk to be connected.
+                    drop(place);
+                    port.known.met(certificate).await;
+                }
                 Err(rejected) => {
-                    note(&audit, address, &rejected);
+                    note(&port.audit, address, &rejected);
                     if let Some(held_back) = REFUSALS.pass() {
                         tracing::warn!(peer = %address, error = %Chain(&rejected), held_back, "connection refused");
                     }
+                    drop(place);
                 }
             }
-            drop(place);
         }));
     }
 }
@@ -244,24 +252,39 @@ fn note(audit: &Audit, address: SocketAddr, rejected: &Rejected) {
     audit.note(&entry);
 }
 
-async fn shake_hands(port: Port, tcp: TcpStream, address: SocketAddr) -> Result<Connection, Rejected> {
+async fn shake_hands(
+    port: &Port,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Result<(Connection, CertificateRecord), Rejected> {
     // Small messages are answered at once.
     tcp.set_nodelay(true).map_err(Rejected::Socket)?;
-    let acceptor = TlsAcceptor::from(port.own.now().tls());
+    let own = port.own.now();
+    let acceptor = TlsAcceptor::from(own.tls());
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hostler_pki::accept(&acceptor, tcp))
         .await
         .map_err(|_| Rejected::Late)?
         .map_err(Rejected::Handshake)?;
-    let certificate = hostler_pki::peer_certificate(stream.get_ref().1).map_err(Rejected::Identity)?;
-    let life = port.connections.enter(&certificate);
-    // Whoever revoked it while the hands were shaken did not see this connection in the list.
+    let certificate =
+        hostler_pki::peer_certificate(stream.get_ref().1, own.trusted()).map_err(Rejected::Certificate)?;
+    let life = port.connections.enter(&certificate, address);
+    // Whoever dropped its root, or revoked it, while the hands were shaken did not see this connection in the list.
     let revocations = &port.revocations;
     let identity = certificate.identity;
+    if !port.own.now().trusts(certificate.root) {
+        let identity = Box::new(identity);
+        return Err(Rejected::Certificate(PeerError::NotTrusted { identity }));
+    }
     if let Some(at) = revocations.revoked(&identity.subject, certificate.not_before) {
         let identity = Box::new(identity);
         return Err(Rejected::Revoked { identity, at });
     }
-    Ok(Connection {
+    let met = CertificateRecord {
+        identity: identity.clone(),
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+    };
+    let connection = Connection {
         stream,
         watchman: Watchman::over(life.clone()),
         peer: Peer {
@@ -269,11 +292,12 @@ async fn shake_hands(port: Port, tcp: TcpStream, address: SocketAddr) -> Result<
             address,
             life,
         },
-    })
+    };
+    Ok((connection, met))
 }
 
 impl Connection {
-    /// An error once the certificate has expired or was revoked. Asked on every way in and out, since a peer that does not read
+    /// An error once the certificate has expired or the connection was cut. Asked on every way in and out, since a peer that does not read
     /// keeps HTTP/2 from reading as well.
     fn check_life(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.watchman.poll_over(cx) {

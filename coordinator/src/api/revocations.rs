@@ -5,17 +5,23 @@ use hostler_pki::Identity;
 use tonic::{Request, Response, Status};
 
 use super::listener::Peer;
+use super::site::Site;
 use super::status;
 use crate::identity::Identities;
-use crate::identity::revocation::RevocationRecord;
+use crate::identity::revocation::{RevocationRecord, RevokeError};
 use crate::operation::sentences;
+use crate::site::known;
 
 pub(super) async fn revoke(
-    identities: &Identities,
+    site: &Site,
     request: Request<rpc::RevokeIdentityRequest>,
 ) -> Result<Response<rpc::RevokeIdentityResponse>, Status> {
     let by = Peer::of(&request)?.identity.clone();
-    let rpc::RevokeIdentityRequest { subject, reason } = request.into_inner();
+    let rpc::RevokeIdentityRequest {
+        subject,
+        reason,
+        unknown,
+    } = request.into_inner();
     let identity: Identity = format!("spiffe://{}/{subject}", by.trust_domain)
         .parse()
         .map_err(|_| {
@@ -30,8 +36,19 @@ pub(super) async fn revoke(
             "say why: the reason is kept with the revocation",
         ));
     }
-    let revoked = identities.revocations.revoke(&identity, &by, &reason).await;
-    let revoked = revoked.map_err(|error| status::of_revoke(&error))?;
+    if !unknown {
+        known::require(&site.registry, &site.identities, &identity.subject)
+            .await
+            .map_err(|error| status::of_unknown(&error))?;
+    }
+    let revocations = &site.identities.revocations;
+    let revoked = revocations.revoke(&identity, &by, &reason).await;
+    let revoked = revoked.map_err(|error| {
+        if let RevokeError::NotGone { left, .. } = &error {
+            tracing::error!(%identity, %by, ?left, "certificates are revoked, and connections by them do not end");
+        }
+        status::of_revoke(&error)
+    })?;
     let connections = revoked.connections_ended;
     tracing::warn!(%identity, %by, reason, connections, "certificates revoked");
     Ok(Response::new(rpc::RevokeIdentityResponse {

@@ -106,7 +106,7 @@ impl SiteService for Site {
         &self,
         request: Request<rpc::RevokeIdentityRequest>,
     ) -> Result<Response<rpc::RevokeIdentityResponse>, Status> {
-        revocations::revoke(&self.identities, request).await
+        revocations::revoke(self, request).await
     }
 
     async fn list_revocations(

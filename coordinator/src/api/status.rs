@@ -15,6 +15,7 @@ use crate::operation::engine::EngineError;
 use crate::operation::hold::HoldError;
 use crate::session::asks::AskError;
 use crate::site::expunge::ExpungeError;
+use crate::site::known::UnknownError;
 use crate::site::lose::LoseError;
 use crate::store::json::RecordError;
 
@@ -98,6 +99,16 @@ pub(super) fn of_tokens(error: &TokensError) -> Status {
         TokensError::AlreadyUsed { .. } => Status::failed_precondition(message),
         TokensError::Make(_) => Status::unavailable(message),
         TokensError::Record(error) => of_record(error),
+    }
+}
+
+/// NOT_FOUND with a way to mean it all the same, unless the coordinator cannot serve.
+pub(super) fn of_unknown(error: &UnknownError) -> Status {
+    match error {
+        UnknownError::Unknown { .. } => Status::not_found(format!(
+            "{error}. Nothing was revoked; with --unknown it is, as for a certificate that was made by hand"
+        )),
+        UnknownError::Tokens(error) => of_tokens(error),
     }
 }
 

@@ -7,11 +7,13 @@ mod entry;
 pub mod layer;
 mod reader;
 mod request;
+pub mod retold;
 mod shape;
 pub mod table;
 mod writer;
 
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, LazyLock};
@@ -79,6 +81,11 @@ pub fn routine() {
     let _ = NOTES.try_with(|notes| notes.borrow_mut().routine = true);
 }
 
+/// Where the log lies.
+fn place(data_dir: &Path) -> PathBuf {
+    data_dir.join("audit")
+}
+
 /// Writes to the log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit(Option<Arc<Inner>>);
@@ -112,10 +119,10 @@ impl Audit {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(data_dir: &std::path::Path) -> std::io::Result<Self> {
+    pub fn start(data_dir: &Path) -> std::io::Result<Self> {
         let (orders, queue) = sync_channel(QUEUE_BOUND);
         let state = Arc::new(State::default());
-        writer::spawn(data_dir.join("audit"), queue, Arc::clone(&state))?;
+        writer::spawn(place(data_dir), queue, Arc::clone(&state))?;
         Ok(Self(Some(Arc::new(Inner {
             orders,
             state,

@@ -185,18 +185,23 @@ impl Writer {
     }
 
     fn look(&self) -> Snapshot {
-        let numbered = (1..FILES).rev().map(|number| numbered(&self.dir, number));
-        let paths = numbered.chain([self.dir.join(NAME)]);
-        let files = paths.filter_map(|path| {
-            let file = File::open(path).ok()?;
-            let length = file.metadata().ok()?.len();
-            Some((file, length))
-        });
         Snapshot {
-            files: files.collect(),
+            files: files(&self.dir),
             news: self.news.subscribe(),
         }
     }
+}
+
+/// Every file of the log in `dir`, the oldest first, with the bytes that it has now.
+pub(super) fn files(dir: &Path) -> Vec<(File, u64)> {
+    let numbered = (1..FILES).rev().map(|number| numbered(dir, number));
+    let paths = numbered.chain([dir.join(NAME)]);
+    let files = paths.filter_map(|path| {
+        let file = File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        Some((file, length))
+    });
+    files.collect()
 }
 
 fn numbered(dir: &Path, number: u32) -> PathBuf {

@@ -3,14 +3,16 @@
 //! It decides nothing about certificates. The invariant: a connection is in the list from before its first request is
 //! read until nothing of it is left, so that who was told that it is gone never hears of it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use hostler_common::units::UnixMillis;
 use hostler_pki::revocation::covers;
-use hostler_pki::{PeerCertificate, Subject};
+use hostler_pki::{Fingerprint, PeerCertificate, Subject};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +35,69 @@ struct Live {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     subject: Subject,
     not_before: UnixMillis,
     /// Where the newest certificate begins that its peer was given over it.
     newest: UnixMillis,
-    cut: CancellationToken,
+    /// The root of that one.
+    pub(super) root: Fingerprint,
+    knife: Knife,
+    from: SocketAddr,
+    since: UnixMillis,
+    workers: Weak<Inner>,
+}
+
+/// A connection that has not ended, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Where it comes from.
+    pub from: SocketAddr,
+    /// When its handshake was done.
+    pub since: UnixMillis,
+    /// How many work for it: itself, its calls, its session.
+    pub workers: usize,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, since, workers } = self;
+        write!(f, "from {from} since {since}, {workers} at work")
+    }
+}
+
+/// Why a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Somebody revoked its certificate.
+    Revoked,
+    /// The root of its certificate is trusted no more.
+    RootDropped,
+}
+
+impl Cut {
+    /// For the log; reads on after "the peer".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Revoked => "its certificate was revoked",
+            Self::RootDropped => "its certificate is of a CA that is trusted no more",
+        }
+    }
+}
+
+/// Cuts one connection, and remembers why.
+#[derive(Debug, Clone, Default)]
+struct Knife {
+    token: CancellationToken,
+    why: Arc<OnceLock<Cut>>,
+}
+
+impl Knife {
+    fn cut(&self, why: Cut) {
+        // The first reason stays.
+        let _ = self.why.set(why);
+        self.token.cancel();
+    }
 }
 
 /// How long a connection may last. Whoever works for the connection holds one; with the last of them it is gone.
@@ -51,7 +110,7 @@ struct Inner {
     not_before: UnixMillis,
     /// The first moment at which its certificate is over, in milliseconds since the Unix epoch.
     over_at: Arc<AtomicI64>,
-    cut: CancellationToken,
+    knife: Knife,
     list: Option<Connections>,
 }
 
@@ -76,7 +135,7 @@ impl Life {
             number: Number(0),
             not_before: UnixMillis(i64::MAX),
             over_at: Arc::new(AtomicI64::new(i64::MAX)),
-            cut: CancellationToken::new(),
+            knife: Knife::default(),
             list: None,
         }))
     }
@@ -96,8 +155,8 @@ impl Life {
         self.0.not_before
     }
 
-    /// The peer has a newer certificate, whose first and last moment these are. Never makes it shorter.
-    pub fn extend(&self, not_before: UnixMillis, not_after: UnixMillis) {
+    /// The peer has a newer certificate of `root`, whose first and last moment these are. Never makes it shorter.
+    pub fn extend(&self, not_before: UnixMillis, not_after: UnixMillis, root: Fingerprint) {
         let Inner {
             number,
             over_at,
@@ -109,12 +168,18 @@ impl Life {
             && let Some(entry) = list.lock().entries.get_mut(number)
         {
             entry.newest = entry.newest.max(not_before);
+            entry.root = root;
         }
     }
 
-    /// Cancelled when the certificate was revoked.
+    /// Cancelled when the certificate was revoked, or its root dropped.
     pub fn cut(&self) -> &CancellationToken {
-        &self.0.cut
+        &self.0.knife.token
+    }
+
+    /// Why it was cut. None when it was not.
+    pub fn why_cut(&self) -> Option<Cut> {
+        self.0.knife.why.get().copied()
     }
 }
 
@@ -146,28 +211,32 @@ impl Connections {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection whose handshake is done.
-    pub fn enter(&self, certificate: &PeerCertificate) -> Life {
-        let cut = CancellationToken::new();
+    /// A connection from `from` whose handshake is done.
+    pub fn enter(&self, certificate: &PeerCertificate, from: SocketAddr) -> Life {
         let mut live = self.lock();
         live.newest += 1;
         let number = Number(live.newest);
+        let life = Arc::new(Inner {
+            number,
+            not_before: certificate.not_before,
+            over_at: Arc::new(AtomicI64::new(first_moment_after(certificate.not_after).0)),
+            knife: Knife::default(),
+            list: Some(self.clone()),
+        });
         live.entries.insert(
             number,
             Entry {
                 subject: certificate.identity.subject.clone(),
                 not_before: certificate.not_before,
                 newest: certificate.not_before,
-                cut: cut.clone(),
+                root: certificate.root,
+                knife: life.knife.clone(),
+                from,
+                since: UnixMillis::now(),
+                workers: Arc::downgrade(&life),
             },
         );
-        Life(Arc::new(Inner {
-            number,
-            not_before: certificate.not_before,
-            over_at: Arc::new(AtomicI64::new(first_moment_after(certificate.not_after).0)),
-            cut,
-            list: Some(self.clone()),
-        }))
+        Life(life)
     }
 
     /// Cuts every connection of `subject` that a revocation at `at` covers, and names them.
@@ -179,10 +248,32 @@ impl Connections {
             .filter(|(_, entry)| entry.subject == *subject && covers(at, entry.not_before));
         covered
             .map(|(number, entry)| {
-                entry.cut.cancel();
+                entry.knife.cut(Cut::Revoked);
                 *number
             })
             .collect()
+    }
+
+    /// Cuts every connection that is `unwanted`; whose they were, and on which root they hung.
+    pub(super) fn cut_where(
+        &self,
+        why: Cut,
+        unwanted: impl Fn(&Entry) -> bool,
+    ) -> Vec<(Subject, Fingerprint)> {
+        let live = self.lock();
+        let cut = live.entries.values().filter(|entry| unwanted(entry));
+        cut.map(|entry| {
+            entry.knife.cut(why);
+            (entry.subject.clone(), entry.root)
+        })
+        .collect()
+    }
+
+    /// Who is connected, each with the root of the newest certificate that is known of a connection.
+    pub fn roots(&self) -> BTreeSet<(Subject, Fingerprint)> {
+        let live = self.lock();
+        let each = live.entries.values();
+        each.map(|entry| (entry.subject.clone(), entry.root)).collect()
     }
 
     /// Where the newest certificate of `subject` begins, of those that are connected.
@@ -200,6 +291,19 @@ impl Connections {
             .iter()
             .filter(|(_, entry)| entry.subject == *subject && covers(at, entry.not_before));
         covered.map(|(number, _)| *number).collect()
+    }
+
+    /// Those of these that have not ended.
+    pub fn left(&self, numbers: &[Number]) -> Vec<Left> {
+        let live = self.lock();
+        let entries = numbers.iter().filter_map(|number| live.entries.get(number));
+        entries
+            .map(|entry| Left {
+                from: entry.from,
+                since: entry.since,
+                workers: entry.workers.strong_count(),
+            })
+            .collect()
     }
 
     /// Returns once nothing of these is left. Cancel-safe.
@@ -223,9 +327,13 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use hostler_pki::Fingerprint;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+
+    const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7);
+
+    const ROOT: Fingerprint = Fingerprint::from_bytes([1; 32]);
 
     fn certificate(path: &str, not_before: i64) -> PeerCertificate {
         PeerCertificate {
@@ -233,22 +341,26 @@ mod tests {
             not_before: UnixMillis(not_before),
             not_after: UnixMillis(not_before + 10_000),
             fingerprint: Fingerprint::from_bytes([0; 32]),
+            root: ROOT,
         }
     }
 
     #[tokio::test]
     async fn a_revocation_cuts_what_it_covers_and_waits_for_the_last_who_works_for_it() {
         let connections = Connections::default();
-        let old = connections.enter(&certificate("agent/a", 1000));
-        let new = connections.enter(&certificate("agent/a", 3000));
-        let other = connections.enter(&certificate("agent/b", 1000));
+        let old = connections.enter(&certificate("agent/a", 1000), HERE);
+        let new = connections.enter(&certificate("agent/a", 3000), HERE);
+        let other = connections.enter(&certificate("agent/b", 1000), HERE);
         let subject = certificate("agent/a", 0).identity.subject;
         let cut = connections.cut(&subject, UnixMillis(2000));
         assert_eq!(cut.len(), 1);
         let cancelled = [&old, &new, &other].map(|life| life.cut().is_cancelled());
         assert_eq!(cancelled, [true, false, false]);
         let worker = old.clone();
+        assert_eq!(connections.left(&cut)[0].workers, 2);
         drop(old);
+        let left = connections.left(&cut);
+        assert_eq!((left.len(), left[0].from, left[0].workers), (1, HERE, 1));
         let waiting = connections.clone();
         let mut gone = tokio::spawn(async move { waiting.gone(&cut).await });
         let early = tokio::time::timeout(Duration::from_millis(20), &mut gone).await;
@@ -260,10 +372,26 @@ mod tests {
 
     #[test]
     fn a_life_grows_with_a_newer_certificate_and_never_shrinks() {
-        let life = Connections::default().enter(&certificate("agent/a", 0));
+        let life = Connections::default().enter(&certificate("agent/a", 0), HERE);
         assert_eq!(life.over_at(), UnixMillis(11_000));
-        life.extend(UnixMillis(0), UnixMillis(20_000));
-        life.extend(UnixMillis(0), UnixMillis(15_000));
+        life.extend(UnixMillis(0), UnixMillis(20_000), ROOT);
+        life.extend(UnixMillis(0), UnixMillis(15_000), ROOT);
         assert_eq!(life.over_at(), UnixMillis(21_000));
+    }
+
+    #[test]
+    fn a_root_that_is_dropped_takes_the_connections_along_whose_newest_certificate_is_of_it() {
+        let connections = Connections::default();
+        let [old, renewed] =
+            ["agent/a", "agent/b"].map(|path| connections.enter(&certificate(path, 0), HERE));
+        let next = Fingerprint::from_bytes([2; 32]);
+        renewed.extend(UnixMillis(1), UnixMillis(20_000), next);
+        let subject = |path| certificate(path, 0).identity.subject;
+        let both = BTreeSet::from([(subject("agent/a"), ROOT), (subject("agent/b"), next)]);
+        assert_eq!(connections.roots(), both);
+        let cut = connections.cut_where(Cut::RootDropped, |entry| entry.root == ROOT);
+        assert_eq!(cut, [(subject("agent/a"), ROOT)]);
+        assert!(old.cut().is_cancelled() && !renewed.cut().is_cancelled());
+        assert_eq!((old.why_cut(), renewed.why_cut()), (Some(Cut::RootDropped), None));
     }
 }

@@ -9,9 +9,12 @@ pub mod enrol_port;
 pub mod enrolment;
 pub mod guessing;
 pub mod keeper;
+pub mod known;
 pub mod own;
+pub mod recovery;
 pub mod renewal;
 pub mod revocation;
+pub mod roots;
 pub mod tokens;
 
 use std::fmt;
@@ -29,6 +32,7 @@ use tokio::task::JoinSet;
 use self::connections::Connections;
 use self::guessing::Buckets;
 use self::keeper::{Keeper, KeeperError, SignError};
+use self::known::{CertificateRecord, Known};
 use self::own::{Own, OwnState};
 use self::revocation::RevocationList;
 use self::tokens::Tokens;
@@ -47,6 +51,8 @@ pub struct Identities(Arc<Parts>);
 pub struct Parts {
     /// Live connections.
     pub connections: Connections,
+    /// The newest certificates.
+    pub known: Known,
     /// Who is revoked.
     pub revocations: RevocationList,
     /// Tokens.
@@ -93,8 +99,8 @@ pub enum StartError {
     #[error(transparent)]
     Keeper(#[from] KeeperError),
     /// The store.
-    #[error("cannot load who is revoked")]
-    Revocations(#[from] RecordError),
+    #[error("cannot load who is known, and who is revoked")]
+    Record(#[from] RecordError),
 }
 
 impl Identities {
@@ -104,9 +110,11 @@ impl Identities {
     /// When something of it cannot be used: then nothing may be served.
     pub async fn start(config: &Config, store: &Store, tasks: &mut JoinSet<()>) -> Result<Self, StartError> {
         let connections = Connections::default();
-        let revocations = RevocationList::load(store.clone(), connections.clone(), tasks).await?;
+        let known = Known::load(store.clone()).await?;
+        let revocations =
+            RevocationList::load(store.clone(), connections.clone(), known.clone(), tasks).await?;
         let enrolment = config.enrolment.as_ref();
-        let (keeper, own) = Keeper::start(&config.tls, enrolment, revocations.asked())?;
+        let (keeper, own) = Keeper::start(&config.tls, enrolment, revocations.asked(), connections.clone())?;
         let certificates = Certificates {
             keeper,
             own,
@@ -115,24 +123,27 @@ impl Identities {
                 advertise: enrolment.advertise.clone(),
             }),
         };
-        Ok(Self::of(store, connections, revocations, Some(certificates)))
+        Ok(Self::of(store, connections, known, revocations, Some(certificates)))
     }
 
     /// Without certificates, for a coordinator that is simulated without connections.
     pub fn without_certificates(store: &Store) -> Self {
         let connections = Connections::default();
-        let revocations = RevocationList::empty(store.clone(), connections.clone());
-        Self::of(store, connections, revocations, None)
+        let known = Known::empty(store.clone());
+        let revocations = RevocationList::empty(store.clone(), connections.clone(), known.clone());
+        Self::of(store, connections, known, revocations, None)
     }
 
     fn of(
         store: &Store,
         connections: Connections,
+        known: Known,
         revocations: RevocationList,
         certificates: Option<Certificates>,
     ) -> Self {
         Self(Arc::new(Parts {
             connections,
+            known,
             revocations,
             tokens: Tokens::new(store.clone()),
             renewals: Buckets::new(renewal::PER_HOST, renewal::HOSTS_AT_MOST),
@@ -145,6 +156,11 @@ impl Parts {
     /// The coordinator's own certificate and the CAs, as they are now. None in a simulation.
     pub fn own(&self) -> Option<Arc<OwnState>> {
         Some(self.certificates.as_ref()?.own.now())
+    }
+
+    /// What a person should know before a CA is dropped that signs no more.
+    pub fn left_behind(&self) -> Option<String> {
+        roots::left_behind(&self.connections, &*self.own()?)
     }
 
     /// Follows the coordinator's files.
@@ -170,6 +186,12 @@ impl Parts {
             subject,
         };
         let signed = certificates.keeper.sign(csr_der, identity, after).await?;
+        let made = CertificateRecord {
+            identity: signed.identity.clone(),
+            not_before: signed.not_before,
+            not_after: signed.not_after,
+        };
+        self.known.made(made).await.map_err(SignError::Unnoted)?;
         // One that follows a revocation begins with the next second. A clock that is set back meanwhile holds nobody up.
         let begins_in = UnixMillis::now().until(signed.not_before);
         tokio::time::sleep(begins_in.min(BEGINS_WITHIN)).await;

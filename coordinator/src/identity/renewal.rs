@@ -56,7 +56,7 @@ async fn sign(identities: &Identities, host: &HostName, life: &Life, renew: Rene
     if let Some(at) = identities.revocations.revoked(&subject, life.not_before()) {
         return Err(format!("the certificate of this connection was revoked at {at}"));
     }
-    life.extend(signed.not_before, signed.not_after);
+    life.extend(signed.not_before, signed.not_after, signed.root);
     tracing::info!(%host, valid_until = %signed.not_after, "certificate renewed");
     Ok(signed.certificate_pem)
 }

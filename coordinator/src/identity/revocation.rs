@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::task::JoinSet;
 
-use super::connections::Connections;
+use super::connections::{Connections, Left};
+use super::known::Known;
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Event, Order, Range, Revision, Store, Transaction, Watch, Write};
 
@@ -43,7 +44,7 @@ pub struct RevocationRecord {
 }
 
 impl RevocationRecord {
-    fn key_of(subject: &Subject) -> String {
+    pub(super) fn key_of(subject: &Subject) -> String {
         format!("{PREFIX}{subject}")
     }
 }
@@ -83,18 +84,26 @@ pub enum RevokeError {
     TooMany,
     /// It holds, but something of it still runs.
     #[error(
-        "{identity} is revoked and no new connection is taken, but {left} of its calls have not ended within {} s; they end with the coordinator: restart it",
-        END_PATIENCE.as_secs()
+        "{identity} is revoked and no new connection is taken, but {} of its connections have not ended within {} s ({}); they end with the coordinator: restart it",
+        left.len(), END_PATIENCE.as_secs(), listed(left)
     )]
     NotGone {
         /// Whose.
         identity: Box<Identity>,
-        /// How many.
-        left: usize,
+        /// Which.
+        left: Vec<Left>,
     },
     /// The store failed.
     #[error("the revocation could not be stored")]
     Record(#[source] RecordError),
+}
+
+/// Connections that a sentence names.
+const NAMED_AT_MOST: usize = 4;
+
+fn listed(left: &[Left]) -> String {
+    let named: Vec<_> = left.iter().take(NAMED_AT_MOST).map(Left::to_string).collect();
+    named.join("; ")
 }
 
 impl<E: Into<RecordError>> From<E> for RevokeError {
@@ -108,32 +117,36 @@ impl<E: Into<RecordError>> From<E> for RevokeError {
 pub struct RevocationList {
     store: Store,
     connections: Connections,
+    known: Known,
     /// By subject, as it is written.
     held: Arc<RwLock<BTreeMap<String, RevocationRecord>>>,
 }
 
 impl RevocationList {
-    /// Loads what is stored, and follows the store in `tasks`. Connections are cut in `connections`.
+    /// Loads what is stored, and follows the store in `tasks`. Connections are cut in `connections`; what is in `known` is
+    /// covered.
     ///
     /// # Errors
     /// When it cannot be read: then nothing may be served.
     pub async fn load(
         store: Store,
         connections: Connections,
+        known: Known,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, RecordError> {
         let watch = store.watch();
-        let list = Self::empty(store, connections);
+        let list = Self::empty(store, connections, known);
         list.read_all().await?;
         tasks.spawn(list.clone().follow(watch));
         Ok(list)
     }
 
     /// Nobody is revoked, and nobody looks.
-    pub fn empty(store: Store, connections: Connections) -> Self {
+    pub fn empty(store: Store, connections: Connections, known: Known) -> Self {
         Self {
             store,
             connections,
+            known,
             held: Arc::default(),
         }
     }
@@ -239,12 +252,9 @@ impl RevocationList {
         let (record, mut ended) = loop {
             let entry = self.store.get(&key).await?;
             let before: Option<RevocationRecord> = entry.as_ref().map(json::read).transpose()?;
-            // A clock that went back takes nothing back, and spares no certificate that was made before it did.
-            let earlier = before.map(|before| before.revoked_at);
-            let newest = earlier.max(self.connections.newest(subject));
             let record = RevocationRecord {
                 identity: identity.clone(),
-                revoked_at: newest.map_or(UnixMillis::now(), |newest| newest.max(UnixMillis::now())),
+                revoked_at: self.moment(subject, before.as_ref()),
                 revoked_by: by.to_string(),
                 reason: reason.to_owned(),
             };
@@ -267,10 +277,9 @@ impl RevocationList {
         ended.dedup();
         let gone = tokio::time::timeout(END_PATIENCE, self.connections.gone(&ended)).await;
         if gone.is_err() {
-            let left = self.connections.covered(subject, record.revoked_at).len();
             return Err(RevokeError::NotGone {
                 identity: boxed(),
-                left,
+                left: self.connections.left(&ended),
             });
         }
         self.pass_what_was_sent(key).await?;
@@ -278,6 +287,21 @@ impl RevocationList {
             record,
             connections_ended: ended.len(),
         })
+    }
+
+    /// Up to when a revocation that is made now has to reach. A clock that went back takes nothing back, and spares no
+    /// certificate that was made before it did, wherever that is.
+    fn moment(&self, subject: &Subject, before: Option<&RevocationRecord>) -> UnixMillis {
+        let known = self.known.newest(subject).map(|newest| newest.not_before);
+        let begun = [
+            before.map(|before| before.revoked_at),
+            self.connections.newest(subject),
+            known,
+        ];
+        begun
+            .into_iter()
+            .flatten()
+            .fold(UnixMillis::now(), UnixMillis::max)
     }
 
     /// Returns once the store has handled all that was sent to it before. The key is there, so that nothing is written.

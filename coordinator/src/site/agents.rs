@@ -12,7 +12,7 @@ use crate::session::registry::Sessions;
 /// What is known of a host's certificates.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct CertificateOf {
-    /// When that of its session ends.
+    /// When that of its session ends; without one, the newest that is known.
     pub not_after: Option<UnixMillis>,
     /// When those before were revoked.
     pub revoked_at: Option<UnixMillis>,

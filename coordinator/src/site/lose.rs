@@ -6,6 +6,7 @@
 use hostler_common::id::{HostName, OperationId, ResourceName};
 use thiserror::Error;
 
+use super::known;
 use crate::operation::engine::{Engine, EngineError};
 use crate::operation::record::OperationRecord;
 use crate::operation::state::{Event, Operator};
@@ -26,10 +27,12 @@ pub enum LoseError {
         from: String,
     },
     /// Nothing is known of it.
-    #[error("no host is called {host}; `hostler agents list` shows those that there are")]
+    #[error("nothing is known of a host {host}, and nothing of it can be released{}", known::proposal(near))]
     Unknown {
         /// The host.
         host: HostName,
+        /// Names that are like it.
+        near: Vec<String>,
     },
     /// The store failed, or holds what cannot be read.
     #[error(transparent)]
@@ -63,7 +66,11 @@ pub async fn lose(
     let mut ids: Vec<OperationId> = unended.map(|record| record.id).collect();
     let resources = resources_of(registry, host);
     if resources.is_empty() && ids.is_empty() && !registry.seen().iter().any(|seen| seen.host == *host) {
-        return Err(LoseError::Unknown { host: host.clone() });
+        let hosts = known::hosts(registry).into_iter().map(|host| host.to_string());
+        return Err(LoseError::Unknown {
+            host: host.clone(),
+            near: known::near(host.as_str(), hosts),
+        });
     }
     let attentions = registry.attentions().into_iter();
     ids.extend(

@@ -5,5 +5,6 @@
 
 pub mod agents;
 pub mod expunge;
+pub mod known;
 pub mod lose;
 pub mod status;

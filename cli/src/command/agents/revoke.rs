@@ -4,7 +4,7 @@ use clap::Args;
 use hostler_common::id::HostName;
 
 use super::administer;
-use crate::command::{Context, asking, revoking};
+use crate::command::{Context, revoking};
 use crate::failure::Failure;
 
 /// Revokes every certificate that an agent has now
@@ -15,7 +15,8 @@ Revokes every certificate that the agent of a host has now, and ends its session
 heard the last of it, and refuses the next try. What the agent has begun goes on there without it, up to the end of its \
 lease; `hostler agents lost` releases what it held.
 
-A certificate that is made afterwards is taken: the host enrols again with a new token.
+A certificate that is made afterwards is taken: the host enrols again with a new token. A host that never enrolled, has no \
+token and was never connected is taken for a mistake, unless --unknown says that it is meant.
 
 Needs the role admin.",
     after_long_help = "\
@@ -26,15 +27,14 @@ Examples:
 pub(crate) struct Revoke {
     /// The host
     host: HostName,
-    /// Why, for the record; at most 500 characters
-    #[arg(long, value_name = "TEXT", value_parser = asking::why)]
-    reason: String,
+    #[command(flatten)]
+    how: revoking::How,
 }
 
 impl Revoke {
     /// Runs it.
     pub(crate) async fn run(&self, context: &Context) -> Result<(), Failure> {
         let call = administer("RevokeIdentity");
-        revoking::revoke(context, call, format!("agent/{}", self.host), &self.reason).await
+        revoking::revoke(context, call, format!("agent/{}", self.host), &self.how).await
     }
 }
