@@ -8,6 +8,7 @@ pub mod crash;
 pub mod disk;
 pub mod fleet;
 pub mod kept;
+pub mod newcomer;
 pub mod owner;
 pub mod pki;
 pub mod pool;

@@ -1,13 +1,11 @@
 //! The port at which hosts enrol: TLS without a client certificate, one rpc, and little of everything.
 //!
 //! Nothing else is served here, health and reflection included. The invariant: what strangers can make the coordinator
-//! hold is bounded over all and for each address, so that a silent or slow one keeps nobody else out for long.
+//! hold is bounded over all and for each address ([`super::places`]), and each of them for seconds.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -29,12 +28,7 @@ use tonic::transport::server::Connected;
 use super::enrolment::{Caller, Enrolment};
 use super::guessing::neighbourhood;
 use super::own::Own;
-
-/// Connections at once, at some 60 KiB each.
-const CONNECTIONS_AT_MOST: usize = 256;
-
-/// Connections at once of one address: a rollout behind one router, ten hosts at a time, with room.
-const PER_ADDRESS_AT_MOST: usize = 32;
+use super::places::{Place, Places};
 
 /// How long a handshake may take, also at 64 kbit/s.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,54 +54,13 @@ const READY_BOUND: usize = 16;
 /// Refused connections that are logged; anybody can cause them.
 static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
 
-/// How many connections each address has.
-#[derive(Debug, Clone, Default)]
-struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One place, until it is dropped.
-#[derive(Debug)]
-struct Place {
-    places: Places,
-    of: IpAddr,
-}
-
-impl Places {
-    fn take(&self, of: IpAddr) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let own = taken.entry(of).or_default();
-        if all >= CONNECTIONS_AT_MOST || *own >= PER_ADDRESS_AT_MOST {
-            if *own == 0 {
-                taken.remove(&of);
-            }
-            return None;
-        }
-        *own += 1;
-        Some(Place {
-            places: self.clone(),
-            of,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.of) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.of);
-            }
-        }
-    }
-}
-
 /// A connection of somebody who is not known.
 #[derive(Debug)]
 struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     over: Pin<Box<Sleep>>,
+    gives_way: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Place,
 }
 
@@ -160,29 +113,46 @@ async fn accept(
             refused(&address, "too many connections at the port for enrolment");
             continue;
         };
-        let (acceptor, ready) = (TlsAcceptor::from(own.now().enrol_tls()), ready.clone());
+        let (own, ready) = (own.clone(), ready.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
-            // Small messages are answered at once; without it they only are later.
-            let _ = tcp.set_nodelay(true);
-            let shaking = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp));
-            match shaking.await {
-                Ok(Ok(stream)) => {
-                    let connection = Connection {
-                        stream,
-                        caller: Caller { address },
-                        over: Box::pin(tokio::time::sleep_until(Instant::now() + CONNECTION_PATIENCE)),
-                        _place: place,
-                    };
-                    drop(ready.send(Ok(connection)).await);
-                }
-                Ok(Err(error)) => refused(&address, &hostler_pki::explain_failed_handshake(&error)),
-                Err(_late) => refused(&address, "no complete TLS handshake in time"),
+            match shake(tcp, address, &own, place).await {
+                Ok(connection) => drop(ready.send(Ok(connection)).await),
+                Err(why) => refused(&address, &why),
             }
         }));
     }
 }
 
-fn refused(peer: &std::net::SocketAddr, why: &str) {
+/// The connection, once it is one.
+///
+/// # Errors
+/// Why it is none, in words.
+async fn shake(tcp: TcpStream, address: SocketAddr, own: &Own, place: Place) -> Result<Connection, String> {
+    // Small messages are answered at once; without it they only are later.
+    let _ = tcp.set_nodelay(true);
+    let shaking = async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        place.shakes();
+        hello.into_stream(own.now().enrol_tls()).await
+    };
+    // Cancel-safe: what is not chosen is a connection that ends.
+    let stream = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, shaking) => shaken
+            .map_err(|_late| "no complete TLS handshake in time".to_owned())?
+            .map_err(|error| hostler_pki::explain_failed_handshake(&error).to_owned())?,
+        () = place.gives_way() => return Err("it made way for others before its TLS handshake".to_owned()),
+    };
+    place.idles();
+    Ok(Connection {
+        stream,
+        caller: Caller::with(address, place.seat()),
+        over: Box::pin(tokio::time::sleep_until(Instant::now() + CONNECTION_PATIENCE)),
+        gives_way: Box::pin(place.gives_way()),
+        _place: place,
+    })
+}
+
+fn refused(peer: &SocketAddr, why: &str) {
     if let Some(held_back) = REFUSALS.pass() {
         tracing::warn!(%peer, why, held_back, "connection for enrolment refused");
     }
@@ -191,13 +161,14 @@ fn refused(peer: &std::net::SocketAddr, why: &str) {
 impl Connection {
     /// Asked on every way in and out: who neither reads nor writes is as silent as who does not come.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.over.as_mut().poll(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(()) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "a connection for enrolment lasts seconds",
-            )),
+        let ended = |why| Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        if self.over.as_mut().poll(cx).is_ready() {
+            return ended("a connection for enrolment lasts seconds");
         }
+        if self.gives_way.as_mut().poll(cx).is_ready() {
+            return ended("a connection that asks for nothing makes way for others");
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +176,7 @@ impl Connected for Connection {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        self.caller
+        self.caller.clone()
     }
 }
 
@@ -235,30 +206,5 @@ impl AsyncWrite for Connection {
         // A caller that reads nothing keeps the last bytes from leaving, and would keep its place.
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_takes_its_places_and_no_more_and_all_together_take_all() {
-        let places = Places::default();
-        let of = |last: u8| IpAddr::from([192, 0, 2, last]);
-        let mine: Vec<_> = (0..100).filter_map(|_| places.take(of(1))).collect();
-        assert_eq!(mine.len(), PER_ADDRESS_AT_MOST);
-        let theirs: Vec<_> = (2..200)
-            .flat_map(|last| (0..3).map(move |_| last))
-            .filter_map(|last| places.take(of(last)))
-            .collect();
-        assert_eq!(mine.len() + theirs.len(), CONNECTIONS_AT_MOST);
-        drop(theirs);
-        assert!(places.take(of(2)).is_some());
-        drop(mine);
-        assert!(
-            places.0.lock().unwrap().is_empty(),
-            "nothing is remembered of who has gone"
-        );
     }
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use hostler_common::DEFAULT_PORT;
 use hostler_common::error::Chain;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_server::EnrolService;
 use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
@@ -22,6 +23,7 @@ use tonic::{Code, Request, Response, Status};
 use super::Identities;
 use super::guessing::{Buckets, Charge, Pace, TooOften, neighbourhood};
 use super::keeper::SignError;
+use super::places::Seat;
 use super::tokens::{Refusal, Standing, TokensError};
 use crate::audit::{Audit, Entry, Event};
 use crate::operation::sentences;
@@ -100,10 +102,24 @@ impl EnrolError {
 }
 
 /// Who tries to enrol; what the listener knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Caller {
-    /// Where it comes from.
-    pub address: SocketAddr,
+    address: SocketAddr,
+    seat: Option<Seat>,
+}
+
+impl Caller {
+    /// From `address`, over no connection.
+    pub fn at(address: SocketAddr) -> Self {
+        let seat = None;
+        Self { address, seat }
+    }
+
+    /// From `address`, on a place at the port.
+    pub(super) fn with(address: SocketAddr, seat: Seat) -> Self {
+        let seat = Some(seat);
+        Self { address, seat }
+    }
 }
 
 /// An attempt, for the records. Holds no secret.
@@ -122,6 +138,7 @@ pub struct Enrolment {
     identities: Identities,
     audit: Audit,
     coordinators: Vec<CoordinatorAddress>,
+    session_port: u16,
     by_address: Buckets<IpAddr>,
     by_token: Buckets<TokenId>,
     overall: Buckets<()>,
@@ -153,6 +170,7 @@ impl Enrolment {
             identities,
             audit: Audit::off(),
             coordinators,
+            session_port: DEFAULT_PORT,
             by_address: Buckets::new(PER_ADDRESS, REMEMBERED_AT_MOST),
             by_token: Buckets::new(PER_TOKEN, REMEMBERED_AT_MOST),
             overall: Buckets::new(OVERALL, 1),
@@ -163,6 +181,12 @@ impl Enrolment {
     #[must_use]
     pub fn noted_in(self, audit: Audit) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same for agents that are taken at `port`.
+    #[must_use]
+    pub fn for_sessions_at(self, session_port: u16) -> Self {
+        Self { session_port, ..self }
     }
 
     /// One attempt of somebody at `from`.
@@ -315,6 +339,7 @@ impl Enrolment {
                     certificate_pem: signed.certificate_pem,
                     ca_pem: own.ca_pem().to_owned(),
                     coordinators: self.coordinators.iter().map(ToString::to_string).collect(),
+                    session_port: self.session_port.into(),
                 },
                 identity: signed.identity,
             });
@@ -365,10 +390,10 @@ impl Enrolment {
 #[tonic::async_trait]
 impl EnrolService for Enrolment {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
-        let caller: Option<Caller> = request.extensions().get().copied();
-        let from = caller
-            .ok_or_else(|| Status::internal("the connection has no address"))?
-            .address;
+        let caller: Option<Caller> = request.extensions().get().cloned();
+        let caller = caller.ok_or_else(|| Status::internal("the connection has no address"))?;
+        let _served = caller.seat.as_ref().map(Seat::calls);
+        let from = caller.address;
         let request = request.into_inner();
         let version = sentences::bounded(&request.agent_version, VERSION_AT_MOST);
         tracing::debug!(peer = %from, version, "an agent wants to enrol");
