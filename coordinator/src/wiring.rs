@@ -239,7 +239,9 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     if let (Some((_, own)), Some(port)) = (identities.keeping(), identities.enrolment()) {
         let tcp = listen(port.listen).await?;
         enrol_address = Some(tcp.local_addr()?);
-        let enrolment = Enrolment::new(identities.clone(), port.advertise.clone()).noted_in(audit.clone());
+        let enrolment = Enrolment::new(identities.clone(), port.advertise.clone())
+            .for_sessions_at(address.port())
+            .noted_in(audit.clone());
         serving.spawn(enrol_port::run(
             tcp,
             own,

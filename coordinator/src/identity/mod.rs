@@ -11,6 +11,7 @@ pub mod guessing;
 pub mod keeper;
 pub mod known;
 pub mod own;
+mod places;
 pub mod recovery;
 pub mod renewal;
 pub mod revocation;

@@ -276,7 +276,7 @@ impl World {
         let mut request = Request::post(path)
             .header("content-type", "application/grpc")
             .extension(peer)
-            .extension(Caller { address })
+            .extension(Caller::at(address))
             .body(Body::new(Full::new(Bytes::from(body))))
             .expect("a request");
         request.headers_mut().extend(headers);
