@@ -75,20 +75,27 @@ fn a_typo_in_the_token_is_said_before_anything_is_sent_and_the_token_is_not() {
 }
 
 #[test]
-fn a_coordinator_that_is_not_there_is_named_and_the_key_is_kept_for_the_next_try() {
+fn a_coordinator_that_is_not_there_is_named_and_nothing_is_left_of_the_try() {
     let dir = host("127.0.0.1:1");
     let token = token();
     let output = enrol(
         dir.path(),
-        &["--token-file", "-", "--coordinator", "127.0.0.1:1"],
+        &[
+            "--token-file",
+            "-",
+            "--coordinator",
+            "127.0.0.1:1",
+            "--wait",
+            "0s",
+        ],
         &token,
     );
     let said = words(&output);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("127.0.0.1:1"), "{said}");
     assert!(!said.contains(&token[12..30]), "{said}");
-    assert!(dir.path().join("identity/enrol.key").exists(), "{said}");
-    assert!(!dir.path().join("identity/agent.pem").exists());
+    let left = std::fs::read_dir(dir.path().join("identity")).unwrap().count();
+    assert_eq!(left, 0, "{said}");
 }
 
 #[test]
@@ -116,4 +123,33 @@ fn a_token_is_asked_for_once_and_a_bad_configuration_is_said_first() {
     let said = words(&output);
     assert!(said.contains("what") && !said.contains(&token()[..9]), "{said}");
     assert!(!dir.path().join("identity").exists());
+}
+
+#[test]
+fn a_token_is_read_however_an_editor_left_it_and_nothing_is_called_nothing() {
+    let dir = host("127.0.0.1:1");
+    let file = dir.path().join("token");
+    for (before, after) in [("\u{feff}", "\r\n"), ("  \n", " \t\n\n"), ("", "")] {
+        std::fs::write(&file, format!("{before}{}{after}", token())).unwrap();
+        let output = enrol(
+            dir.path(),
+            &["--token-file", file.to_str().unwrap(), "--wait", "0s"],
+            "",
+        );
+        let said = words(&output);
+        assert!(
+            said.contains("is for h1") && said.contains("nothing listens"),
+            "{said}"
+        );
+    }
+    std::fs::write(&file, "\u{feff}\n").unwrap();
+    for (from, named) in [
+        ("-", "standard input holds no token"),
+        (file.to_str().unwrap(), "holds no token"),
+    ] {
+        let said = words(&enrol(dir.path(), &["--token-file", from], ""));
+        assert!(said.contains(named), "{said}");
+    }
+    let said = words(&enrol(dir.path(), &["--token", &token(), "--wait", "0s"], ""));
+    assert!(said.contains("--token shows the token"), "{said}");
 }

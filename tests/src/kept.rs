@@ -78,8 +78,10 @@ impl KeptHost {
             coordinator: Some(at.clone()),
             config: self.dir.path().join("agent.toml"),
             service: Service::Start,
+            wait: Duration::ZERO,
+            stop: CancellationToken::new(),
         };
-        enrolment.run(&mut said).await?;
+        enrolment.run(&mut said, &mut std::io::sink()).await?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 

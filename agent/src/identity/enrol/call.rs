@@ -3,15 +3,12 @@
 
 use std::time::Duration;
 
-use hostler_common::DEFAULT_PORT;
 use hostler_common::error::excerpt;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_client::EnrolServiceClient;
 use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
 use hostler_pki::{ChannelError, ChannelOptions, CoordinatorAddress, EnrolToken, connect_to_enrol};
 use thiserror::Error;
 use tonic::{Code, Status};
-
-use super::with_port;
 
 /// For one signature and one write of the coordinator's.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,7 +32,7 @@ pub enum CallError {
         reason: String,
     },
     /// It does not take anything now.
-    #[error("it takes no more tries for now: {reason}; then run the same command again")]
+    #[error("it takes no more tries for now: {reason}")]
     TooMany {
         /// How long to wait.
         reason: String,
@@ -54,6 +51,36 @@ pub enum CallError {
         /// What broke.
         reason: String,
     },
+}
+
+impl CallError {
+    /// Whether the same call may succeed soon by itself.
+    pub(super) fn passes_by_itself(&self) -> bool {
+        match self {
+            Self::TooMany { .. } | Self::Broken { .. } => true,
+            Self::Refused { .. } | Self::NotServed { .. } => false,
+            Self::Connect { source } => match source {
+                ChannelError::Resolve { .. }
+                | ChannelError::Refused { .. }
+                | ChannelError::Unreachable { .. }
+                | ChannelError::TimedOut { .. }
+                // A coordinator whose port is crowded hangs up.
+                | ChannelError::Closed { .. } => true,
+                ChannelError::CertificateRefused { .. }
+                | ChannelError::ServerCertificate { .. }
+                | ChannelError::NotPinned { .. }
+                | ChannelError::NotForEnrolment { .. }
+                | ChannelError::Setup { .. }
+                | ChannelError::Handshake { .. }
+                | ChannelError::Protocol { .. } => false,
+            },
+        }
+    }
+
+    /// Whether the coordinator may have given the token to our key all the same.
+    pub(super) fn may_have_counted(&self) -> bool {
+        matches!(self, Self::Broken { .. })
+    }
 }
 
 /// Sends the request.
@@ -96,14 +123,5 @@ fn refusal(address: &CoordinatorAddress, status: &Status) -> CallError {
             address: address.clone(),
         },
         _ => CallError::Broken { reason },
-    }
-}
-
-/// Where the agent connects from now on: what the coordinator says, or the usual port of where we enrolled.
-pub(super) fn coordinators(told: &[String], enrolled_at: &CoordinatorAddress) -> Vec<CoordinatorAddress> {
-    let told: Vec<_> = told.iter().filter_map(|text| text.parse().ok()).collect();
-    match told.is_empty() {
-        false => told,
-        true => with_port(enrolled_at.host(), DEFAULT_PORT).into_iter().collect(),
     }
 }

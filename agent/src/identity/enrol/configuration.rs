@@ -3,17 +3,15 @@
 //! The invariant: nothing that a person wrote is changed. A file is written where there is none, and in one that is there only the
 //! package's own placeholder for the coordinator is replaced; for all else a person is told what to change.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
-};
 use std::path::{Path, PathBuf};
 
 use hostler_common::config::ConfigError;
 use hostler_pki::{CoordinatorAddress, TlsFiles};
 use thiserror::Error;
 
+use super::place;
+use super::told::Told;
 use crate::config::AgentConfig;
 
 /// What the package installs.
@@ -96,84 +94,53 @@ impl Configuration {
         })
     }
 
-    /// Lets the file name one of `coordinators`, unless it names one already.
-    pub(super) fn name(
-        &self,
-        coordinators: &[CoordinatorAddress],
-        out: &mut impl Write,
-    ) -> Result<Change, ConfigurationError> {
-        let path = self.path.display();
+    /// Lets the file name where the coordinator is, unless it names one already.
+    pub(super) fn name(&self, told: &Told, out: &mut impl Write) -> Result<Change, ConfigurationError> {
         let failed = |source| ConfigurationError::Write {
             path: self.path.clone(),
             source,
         };
-        let all: Vec<_> = coordinators.iter().map(ToString::to_string).collect();
-        let (said, change) = match (&self.coordinator, coordinators.first()) {
-            (Some(named), _) if all.is_empty() || coordinators.contains(named) => {
-                (format!("{path} names {named}, as before"), Change::None)
-            }
-            (Some(named), _) => (
-                format!(
-                    "{path} names {named}, which was left; the coordinator says {}: change `coordinator` there if {named} does not work",
-                    all.join(" or ")
-                ),
-                Change::None,
-            ),
+        let path = self.path.display();
+        let (said, change) = match (&self.coordinator, told.first()) {
+            (Some(named), _) => (self.kept(named, told), Change::None),
             (None, Some(first)) if self.text.lines().any(|line| line.trim() == PLACEHOLDER) => {
-                let text = self
-                    .text
-                    .replacen(PLACEHOLDER, &format!("coordinator = \"{first}\""), 1);
-                write(&self.path, &text).map_err(failed)?;
+                let named = format!("coordinator = \"{first}\"");
+                place::put(&self.path, &self.text.replacen(PLACEHOLDER, &named, 1)).map_err(failed)?;
                 let verb = if self.exists {
                     "names"
                 } else {
                     "was made and names"
                 };
-                (format!("{path} {verb} {first}"), Change::Written)
+                (format!("{path} {verb} {first}{}", told.why()), Change::Written)
             }
-            (None, _) => (
-                format!(
-                    "{path} names no coordinator that exists: set `coordinator` there to {}",
-                    all.join(" or ")
-                ),
-                Change::None,
-            ),
+            (None, first) => {
+                let where_to = first.map_or_else(
+                    || "its address".to_owned(),
+                    |first| format!("{first}{}", told.why()),
+                );
+                let said =
+                    format!("{path} names no coordinator that exists: set `coordinator` there to {where_to}");
+                (said, Change::None)
+            }
         };
         writeln!(out, "configuration  {said}").map_err(failed)?;
         Ok(change)
     }
-}
 
-/// Puts `text` in the place of `path`, whole and durable, with the owner and the mode that were there. Until it has them nobody
-/// else can read it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".enrolled");
-    let beside = PathBuf::from(name);
-    // Of a try that died; it may be readable.
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    let mode = match std::fs::metadata(path) {
-        Ok(found) => {
-            fchown(&file, Some(found.uid()), Some(found.gid()))?;
-            found.permissions()
+    /// What a person wrote stays.
+    fn kept(&self, named: &CoordinatorAddress, told: &Told) -> String {
+        let path = self.path.display();
+        match told.advertised.is_empty() || told.advertised.contains(named) {
+            true => format!("{path} names {named}, as before"),
+            false => {
+                let all: Vec<_> = told.advertised.iter().map(ToString::to_string).collect();
+                format!(
+                    "{path} names {named}, which was left; the coordinator says {}: change `coordinator` there if {named} does not work",
+                    all.join(" or ")
+                )
+            }
         }
-        Err(_) => Permissions::from_mode(0o644),
-    };
-    file.set_permissions(mode)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    File::open(dir)?.sync_all()
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +148,16 @@ mod tests {
     use super::*;
 
     fn named(text: Option<&str>, coordinator: &str) -> (String, String, Change) {
+        named_as(
+            text,
+            &Told {
+                advertised: vec![coordinator.parse().unwrap()],
+                reached: Some("elsewhere.test:1312".parse().unwrap()),
+            },
+        )
+    }
+
+    fn named_as(text: Option<&str>, told: &Told) -> (String, String, Change) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("etc/agent.toml");
         if let Some(text) = text {
@@ -188,10 +165,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
         }
         let mut said = Vec::new();
-        let change = Configuration::read(&path)
-            .unwrap()
-            .name(&[coordinator.parse().unwrap()], &mut said)
-            .unwrap();
+        let change = Configuration::read(&path).unwrap().name(told, &mut said).unwrap();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         (text, String::from_utf8(said).unwrap(), change)
     }
@@ -226,6 +200,22 @@ mod tests {
         let (text, said, change) = named(Some(&odd), "c1.fleet.test:1312");
         assert_eq!((text, change), (odd.clone(), Change::None));
         assert!(said.contains("set `coordinator` there"), "{said}");
+    }
+
+    #[test]
+    fn a_coordinator_that_advertises_nothing_is_named_by_where_it_was_reached_and_put_in_no_mouth() {
+        let told = Told {
+            advertised: Vec::new(),
+            reached: Some("c1.fleet.test:7312".parse().unwrap()),
+        };
+        let (text, said, change) = named_as(None, &told);
+        assert_eq!(change, Change::Written);
+        assert!(text.contains("coordinator = \"c1.fleet.test:7312\"\n"), "{text}");
+        assert!(said.contains("where it enrolled this host"), "{said}");
+        let mine = PACKAGED.replace("coordinator.example.org:1312", "mine.test:7");
+        let (text, said, change) = named_as(Some(&mine), &told);
+        assert_eq!((text, change), (mine, Change::None));
+        assert!(said.ends_with("names mine.test:7, as before\n"), "{said}");
     }
 
     #[test]

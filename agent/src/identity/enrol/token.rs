@@ -1,9 +1,10 @@
 //! Where the token comes from: the command line, a file, or standard input, which neither the list of processes nor the shell's
 //! history shows. The invariant: no error holds what was read.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead as _, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hostler_pki::token::MAX_TOKEN_LEN;
 use hostler_pki::{EnrolToken, TokenError};
@@ -26,13 +27,19 @@ pub enum TokenFrom {
 #[derive(Debug, Error)]
 pub enum TokenReadError {
     /// The file cannot be read.
-    #[error("cannot read the token from {}", path.display())]
+    #[error("cannot read the token from {}", name(path))]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Nothing is there.
+    #[error("{} holds no token; hostler tokens create prints one", name(path))]
+    Empty {
+        /// Which.
+        path: PathBuf,
     },
     /// It is none, or has a typo.
     #[error("nothing was sent")]
@@ -41,6 +48,13 @@ pub enum TokenReadError {
         #[from]
         source: TokenError,
     },
+}
+
+fn name(path: &Path) -> Cow<'_, str> {
+    match path.as_os_str() == "-" {
+        true => "standard input".into(),
+        false => path.to_string_lossy(),
+    }
 }
 
 /// Reads the token and checks its form.
@@ -62,5 +76,10 @@ pub fn read(from: &TokenFrom) -> Result<EnrolToken, TokenReadError> {
         path: path.clone(),
         source,
     })?;
-    Ok(EnrolToken::parse(&text)?)
+    // Editors of some systems begin a file with a mark that nobody sees.
+    let word = text.trim_start_matches('\u{feff}').trim();
+    if word.is_empty() {
+        return Err(TokenReadError::Empty { path: path.clone() });
+    }
+    Ok(EnrolToken::parse(word)?)
 }
