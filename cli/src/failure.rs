@@ -120,6 +120,15 @@ pub(crate) enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// The only copy of a token went nowhere.
+    #[error("the token could not be written to standard output, so that nobody has it; token {} {}", escape(id), if *revoked { "was revoked" } else { "is still open" })]
+    Unseen {
+        /// The token's id.
+        id: String,
+        revoked: bool,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// What the coordinator said speaks for itself; about a connection, people need to know which one.
@@ -164,7 +173,7 @@ impl Failure {
             Self::Interrupted { .. } => 130,
             // What a program gets that the kernel ends with SIGPIPE.
             Self::Print { source } if source.kind() == std::io::ErrorKind::BrokenPipe => 141,
-            Self::Print { .. } => 1,
+            Self::Print { .. } | Self::Unseen { .. } => 1,
         }
     }
 
@@ -223,7 +232,10 @@ impl Failure {
             Self::System { .. } => {
                 "ulimit -a says what this shell may use; raise it, or end something".into()
             }
-            Self::Print { .. } => "another place for standard output; df says which disk is full".into(),
+            Self::Unseen { id, revoked: false, .. } => format!("hostler tokens revoke {}", escape(id)),
+            Self::Print { .. } | Self::Unseen { .. } => {
+                "another place for standard output; df says which disk is full".into()
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hostler_common::id::HostName;
-use hostler_common::rpc::hostler::site::v1::CreateTokenRequest;
+use hostler_common::rpc::hostler::site::v1::{CreateTokenRequest, RevokeTokenRequest};
 use hostler_pki::CoordinatorAddress;
 
 use super::administer;
@@ -79,13 +79,28 @@ impl Create {
             // The coordinator does not know; it is where this client found it.
             None => enrol_address(&context.settings.coordinator, answer.enrol_port),
         };
+        let id = answer.kept.as_ref().map(|kept| kept.id.clone());
         let it = CreatedToken::of(answer, &at);
-        match context.settings.output {
+        let printed = match context.settings.output {
             Format::Json => output::print_document(&it),
             Format::Table if self.quiet || context.terminal.width.is_none() => output::print(it.token()),
             Format::Table => output::print(&token_view::created(&it)),
+        };
+        match (printed, id) {
+            (Err(Failure::Print { source }), Some(id)) => Err(take_back(&coordinator, id, source).await),
+            (printed, _) => printed,
         }
     }
+}
+
+/// What nobody has seen nobody can use, but whoever finds it in a file that was cut off.
+async fn take_back(coordinator: &Coordinator, id: String, source: std::io::Error) -> Failure {
+    let request = RevokeTokenRequest { id: id.clone() };
+    let call = coordinator.answer(administer("RevokeToken"), async {
+        coordinator.site().revoke_token(request).await
+    });
+    let revoked = call.await.is_ok();
+    Failure::Unseen { id, revoked, source }
 }
 
 fn enrol_address(coordinator: &CoordinatorAddress, port: u32) -> String {
