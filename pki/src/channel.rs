@@ -92,7 +92,8 @@ pub enum ChannelError {
     },
     /// We do not take the server's certificate.
     #[error(
-        "the certificate of {address} is not accepted; check that this is our coordinator and ca is its CA"
+        "the certificate of {address} is not accepted; {}",
+        refusal::about_server(source)
     )]
     ServerCertificate {
         /// The address.

@@ -1,5 +1,5 @@
-//! A server's refusal, in words. TLS tells a refused client one number; this says what it means here and what
-//! to try.
+//! A refusal, in words: a server's, of which TLS tells a refused client one number, and our own of a server. This says
+//! what it means here and what to try.
 //!
 //! It finds such a number in an error and translates it; it never decides who is refused. The invariant: it agrees
 //! with the alerts that server.rs causes, which tests/handshake.rs checks end to end.
@@ -9,12 +9,15 @@ use std::io;
 
 use rustls::AlertDescription;
 
+use crate::verify::VerifyError;
+
 /// What the alert says about us. Reads on after "the coordinator refused our certificate"; `None` when the alert
 /// is not about a certificate.
 pub fn about_certificate(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::UnknownCA => {
-            "it is not signed by the coordinator's CA; use a certificate from that CA"
+            "it is not signed by the coordinator's CA, or by one that was dropped since; a client uses a new certificate \
+             from that CA, and an agent's host is enrolled again with a token from hostler tokens create"
         }
         AlertDescription::CertificateExpired => {
             "it has expired or is not valid yet; look at it with hostler-pki show, and compare the clocks"
@@ -37,6 +40,27 @@ pub fn about_certificate(alert: AlertDescription) -> Option<&'static str> {
         AlertDescription::DecryptError => "its signature does not verify; look at it with hostler-pki verify",
         _ => return None,
     })
+}
+
+/// What to do about a server's certificate that we do not accept. Reads on after "the certificate is not accepted".
+pub(crate) fn about_server(why: &VerifyError) -> &'static str {
+    match why {
+        VerifyError::Expired { .. } => {
+            "whoever runs that coordinator issues another with hostler-pki issue coordinator"
+        }
+        VerifyError::NotYetValid { .. } => "compare the clocks of both machines",
+        VerifyError::Purpose { .. } | VerifyError::WrongSubject { .. } => {
+            "who answers there is no coordinator; check the address"
+        }
+        VerifyError::OtherTrustDomain { .. } => "who answers there is of another site; check the address",
+        VerifyError::NotItsKey => "who answers there shows what is not his; check who has that address",
+        VerifyError::UnknownIssuer
+        | VerifyError::Invalid { .. }
+        | VerifyError::Identity { .. }
+        | VerifyError::Revoked { .. }
+        | VerifyError::OtherRoot { .. }
+        | VerifyError::RootWithoutDomain => "check that this is our coordinator, and that ca is its CA",
+    }
 }
 
 /// The alert in a text that has lost its type, as h2 keeps only the words of an I/O error.

@@ -14,5 +14,6 @@ pub mod pki;
 pub mod pool;
 pub mod programs;
 pub mod raw;
+pub mod shown;
 pub mod simulation;
 pub mod wait;

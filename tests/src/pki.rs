@@ -6,9 +6,9 @@ use std::sync::Arc;
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
 use hostler_pki::issued::Existing;
 use hostler_pki::{Credentials, TlsFiles};
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::CertificateDer;
 
 /// The trust domain of the tests.
 pub const TRUST_DOMAIN: &str = "fleet.test";
@@ -61,36 +61,37 @@ impl TestCa {
         files
     }
 
-    /// A client's TLS with a certificate that only a broken or hostile CA would sign: these URIs and no others.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    pub fn forged_client(&self, paths: &[&str]) -> Arc<rustls::ClientConfig> {
+    /// Signs whatever `change` makes of a good caller's certificate for `paths` and `key`.
+    pub(crate) fn sign(
+        &self,
+        key: &KeyPair,
+        paths: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> CertificateDer<'static> {
         let read = |name: &str| std::fs::read_to_string(self.dir.join(name)).expect("a file of the CA");
         let ca_key = KeyPair::from_pem(&read("ca.key")).expect("the CA's key");
         let issuer = Issuer::from_ca_cert_pem(&read("ca.crt"), ca_key).expect("the CA");
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         for path in paths {
-            let uri = format!("spiffe://{TRUST_DOMAIN}/{path}")
-                .try_into()
-                .expect("an IA5 string");
+            let uri = match path.contains("://") {
+                true => (*path).to_owned(),
+                false => format!("spiffe://{TRUST_DOMAIN}/{path}"),
+            };
+            let uri = uri.try_into().expect("an IA5 string");
             params.subject_alt_names.push(SanType::URI(uri));
         }
-        let certificate = params.signed_by(&key, &issuer).expect("it is signed");
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(read("ca.crt").as_bytes()).expect("the CA's certificate");
-        roots.add(ca).expect("a root");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate.der().clone()], key)
-            .expect("a client configuration");
-        Arc::new(config)
+        change(&mut params);
+        let certificate = params.signed_by(key, &issuer).expect("it is signed");
+        certificate.der().clone()
+    }
+
+    /// Its certificate.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn root(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.dir.join("ca.crt")).expect("the CA's certificate")
     }
 
     /// A client's TLS with a certificate for `path`.

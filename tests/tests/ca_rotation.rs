@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_agent::identity::enrol::{CallError, EnrolError};
+use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_common::units::UnixMillis;
@@ -66,7 +67,8 @@ async fn a_host_enrols_by_one_command_and_its_agent_is_listed() {
     }
     assert!(!said.contains(token.to_word().as_str()), "{said}");
     let config = std::fs::read_to_string(host.dir().join("agent.toml")).unwrap();
-    assert!(config.contains("coordinator = \"127.0.0.1:1312\""), "{config}");
+    let coordinator = format!("coordinator = \"{}\"", fleet.address);
+    assert!(config.contains(&coordinator), "{config}");
     assert!(!host.dir().join("identity/enrol.key").exists());
     host.begin(&agents_at(&fleet));
     fleet.until_state("h1-hv", AVAILABLE).await;
@@ -188,6 +190,47 @@ fn reissue(ca_dir: &Path, files: &TlsFiles) {
     issued.write(ca_dir, stem, Existing::Replace).unwrap();
 }
 
+/// Takes the clients' certificates of this test away: the next are of the CA that signs by then.
+fn forget_clients(ca_dir: &Path) {
+    for entry in std::fs::read_dir(ca_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("client-"))
+        {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// As `hostler-pki rotate-ca finish --drop` does.
+fn drop_old(ca_dir: &Path) {
+    let stage = rotation::status(ca_dir).unwrap();
+    rotation::finish(ca_dir, Some(&stage.old().unwrap().id)).unwrap();
+}
+
+/// A new root that everybody trusts, and that signs. The coordinator has a certificate of it.
+async fn switched(fleet: &Fleet, ca_dir: &Path, hosts: &[KeptHost]) {
+    rotation::begin(ca_dir, DEFAULT_CA_LIFETIME).unwrap();
+    wait::until("every host trusts both", || async {
+        hosts.iter().all(|host| host.roots() == 2).then_some(())
+    })
+    .await;
+    rotation::switch(ca_dir).unwrap();
+    reissue(ca_dir, &fleet.tls_files());
+}
+
+async fn warnings(fleet: &Fleet) -> Vec<String> {
+    let request = site::GetStatusRequest {};
+    fleet
+        .site("viewer")
+        .get_status(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .warnings
+}
+
 #[tokio::test]
 async fn a_new_ca_takes_the_place_of_the_old_one_and_no_agent_is_dropped() {
     let mut fleet = fleet(Duration::from_secs(15)).await;
@@ -197,43 +240,84 @@ async fn a_new_ca_takes_the_place_of_the_old_one_and_no_agent_is_dropped() {
         hosts.push(enrolled(&fleet, name).await);
     }
     let old = Credentials::load(&fleet.tls_files()).unwrap().root();
-    rotation::begin(&ca_dir, DEFAULT_CA_LIFETIME).unwrap();
-    wait::until("every host trusts both", || async {
-        hosts.iter().all(|host| host.roots() == 2).then_some(())
-    })
-    .await;
-    rotation::switch(&ca_dir).unwrap();
-    reissue(&ca_dir, &fleet.tls_files());
+    switched(&fleet, &ca_dir, &hosts).await;
     wait::until("every host has a certificate of the new CA", || async {
         let is_new = |host: &KeptHost| Credentials::load(&host.files).is_ok_and(|own| own.root() != old);
         hosts.iter().all(is_new).then_some(())
     })
     .await;
-    for host in &hosts {
-        assert_eq!(fleet.state(&format!("{}-hv", host.host)).await, Some(AVAILABLE));
-        assert_eq!(host.dials(), 1, "the session of {} was dropped", host.host);
-    }
-    // The clients of this test get theirs anew, before the old CA goes.
-    for entry in std::fs::read_dir(&ca_dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("client-"))
-        {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
-    let stage = rotation::status(&ca_dir).unwrap();
-    rotation::finish(&ca_dir, Some(&stage.old().unwrap().id)).unwrap();
-    // Their connections are still those that the old CA vouched for, so they trust it until the next.
-    fleet.restart().await;
+    forget_clients(&ca_dir);
+    drop_old(&ca_dir);
+    // Their connections are still those that the old CA vouched for.
     wait::until("nobody trusts the old CA", || async {
         hosts.iter().all(|host| host.roots() == 1).then_some(())
     })
     .await;
+    for host in &hosts {
+        fleet.until_state(&format!("{}-hv", host.host), AVAILABLE).await;
+        assert_eq!(host.dials(), 1, "the session of {} was dropped", host.host);
+    }
+    fleet.restart().await;
     for host in &mut hosts {
         fleet.until_state(&format!("{}-hv", host.host), AVAILABLE).await;
         assert!(Credentials::load(&host.files).is_ok_and(|own| own.root() != old));
+        host.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_once() {
+    let fleet = fleet(Duration::from_secs(3600)).await;
+    let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
+    let mut late = enrolled(&fleet, "late").await;
+    let mut operator = fleet.fleet("operator");
+    let watching = operator.watch_hypervisors(WatchHypervisorsRequest::default());
+    let mut watch = watching.await.unwrap().into_inner();
+    assert!(
+        !warnings(&fleet)
+            .await
+            .iter()
+            .any(|line| line.contains("signs no more"))
+    );
+    switched(&fleet, &ca_dir, std::slice::from_ref(&late)).await;
+    let said = wait::until("who would be cut off is told", || async {
+        let said = warnings(&fleet).await;
+        said.into_iter().find(|line| line.contains("signs no more"))
+    })
+    .await;
+    for told in [
+        "1 agent and 2 clients",
+        "agent/late",
+        "client/operator/test",
+        "would cut them off",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    forget_clients(&ca_dir);
+    let mut early = enrolled(&fleet, "early").await;
+    drop_old(&ca_dir);
+
+    fleet.until_state("late-hv", HypervisorState::Unknown).await;
+    let ended = async { while let Ok(Some(_)) = watch.message().await {} };
+    tokio::time::timeout(wait::PATIENCE, ended)
+        .await
+        .expect("the watch goes on");
+    wait::until("it is refused", || async { (late.dials() > 1).then_some(()) }).await;
+    assert_eq!(fleet.state("late-hv").await, Some(HypervisorState::Unknown));
+    assert_eq!(fleet.state("early-hv").await, Some(AVAILABLE));
+    assert_eq!(early.dials(), 1, "whose certificate is good was dropped, too");
+
+    let token = token(&fleet, "late").await;
+    late.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    fleet.until_state("late-hv", AVAILABLE).await;
+    assert!(
+        !warnings(&fleet)
+            .await
+            .iter()
+            .any(|line| line.contains("signs no more"))
+    );
+    for host in [&mut early, &mut late] {
+        assert_eq!(host.roots(), 1, "{}", host.host);
         host.stop().await;
     }
 }

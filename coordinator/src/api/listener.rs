@@ -14,7 +14,7 @@ use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
 use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
-use hostler_pki::{Identity, PeerError};
+use hostler_pki::{HandshakeError, Identity, PeerError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -144,8 +144,8 @@ enum Rejected {
     Socket(#[source] io::Error),
     #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
     Late,
-    #[error("the TLS handshake failed: {}", hostler_pki::explain_failed_handshake(_0))]
-    Handshake(io::Error),
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] HandshakeError),
     #[error("the certificate does not count")]
     Certificate(#[source] PeerError),
     #[error("the certificate of {identity} was revoked at {at}")]
@@ -243,11 +243,34 @@ async fn accept(
     }
 }
 
-/// Whose certificate is known by name is in the audit log; others could fill it with nothing.
+impl Rejected {
+    /// Whom a certificate of ours names that was refused.
+    fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Handshake(error) => error.identity(),
+            Self::Certificate(PeerError::NotTrusted { identity }) | Self::Revoked { identity, .. } => {
+                Some(identity)
+            }
+            Self::Socket(_) | Self::Late | Self::Certificate(PeerError::Identity(_)) => None,
+        }
+    }
+
+    /// Whether somebody was refused, rather than gone or silent: what looks whether the port is open says nothing.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake(error) => error.is_refusal(),
+            Self::Certificate(_) | Self::Revoked { .. } => true,
+            Self::Socket(_) | Self::Late => false,
+        }
+    }
+}
+
 fn note(audit: &Audit, address: SocketAddr, rejected: &Rejected) {
+    if !rejected.is_refusal() {
+        return;
+    }
+    let identity = rejected.identity().map(Identity::to_string).unwrap_or_default();
     let why = Chain(rejected).to_string();
-    let Some(at) = why.find("spiffe://") else { return };
-    let identity = why[at..].split([' ', ',', ';']).next().unwrap_or_default();
     let entry = Entry::refused(Event::Handshake, identity, address, Code::Unauthenticated, &why);
     audit.note(&entry);
 }
