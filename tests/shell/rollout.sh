@@ -131,22 +131,36 @@ inventory_refused() {
 # A host in other hands answers with a command where a number belongs, and with a terminal's escapes.
 rollout_rogue() {
   local said
+  mkdir "$ROLLOUT_DIR/rogue"
+  cat >"$ROLLOUT_DIR/rogue/ssh" <<'SH'
+#!/bin/sh
+printf 'arch=amd64\nsystemd=yes\nstatus=installed\nversion=0\033[2J\nfree_kb=a[$(touch run-by-a-host)]\nneed_kb=1\n'
+printf 'a curse \033[2J\n' >&2
+SH
+  chmod +x "$ROLLOUT_DIR/rogue/ssh"
   said="$(bash -c 'set -Eeuo pipefail
     source deploy/lib/report.sh
     source deploy/lib/rollout/inventory.sh
     source deploy/lib/rollout/host.sh
     source deploy/lib/rollout/record.sh
     source deploy/lib/rollout/upgrade.sh
+    source deploy/lib/rollout/package.sh
+    source deploy/lib/rollout/trouble.sh
     cd "$1"
-    ssh() { printf "arch=amd64\nsystemd=yes\nversion=0\033[2J\nfree_kb=a[\$(touch run-by-a-host)]\nneed_kb=1\n"; }
+    PATH="$1/rogue:$PATH"
     HOST_ADDRESS[rogue]=192.0.2.1 HOST_USER[rogue]="" HOST_PORT[rogue]=""
-    RUN=test RUN_DIR=$PWD DEB_KB=1 INSTALLED_KB=1 DEB_VERSION=1 DEB_ARCH=amd64 TAKE_OVER=no CA="" DIALS=""
+    RUN=test RUN_DIR=$PWD STATE=$PWD DEB_VERSION=1 DEB_FILE[amd64]=x DEB_FILES_SUM[amd64]="" TAKE_OVER=no CA="" DIALS="" ALLOW_DOWNGRADE=no RESUME="" ROLLBACK=""
     mkdir -p hosts/rogue
     host_look rogue
     trouble_of rogue
-    get_host rogue facts' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
+    get_host rogue facts
+    # A host that never stops talking is not listened to for ever.
+    printf "#!/bin/sh\nyes & yes >&2\n" >rogue/ssh
+    host_look rogue || true
+    trouble_of rogue
+    (($(du -k hosts/rogue | cut -f1) < 1000)) && echo little' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
   echo "$said"
-  [[ "$said" == *"no space: 0 kB"* && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
+  [[ "$said" == *"no space: 0 kB"* && "$said" == *"it said more than 64 KiB"* && "$said" == *little && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
 }
 
 # rollout_repack VERSION FUNCTION: the agent's package with the version in its program as well, since that is what the

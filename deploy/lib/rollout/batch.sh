@@ -2,8 +2,25 @@
 # The order of a rollout: the canary, then batches, each of which has to be well before the next begins; and the way back.
 # Never has more hosts away at once than MAX_UNAVAILABLE, those that were away before it among them.
 
-# Set by a signal: nothing new is begun.
+# Set by a signal: nothing new is begun. What was begun is finished, and what failed goes back.
 STOPPING=no
+
+# stop: what a signal does. Whoever is in the middle of a host hears of it by the file.
+stop() {
+  if [[ $STOPPING == yes ]]; then
+    note "it is stopping already. To end it at once: kill -KILL $$; then: $RESUME"
+  else
+    note "stopping: what was begun is finished first"
+  fi
+  STOPPING=yes
+  : 2>/dev/null >"$RUN_DIR/stopping" || true
+}
+
+# A terminal that is gone can be told nothing.
+stop_on_signals() {
+  trap stop INT TERM
+  trap 'exec >/dev/null 2>&1 3>&1; stop' HUP
+}
 
 # share OF TEXT: "10%" or "3" of so many, at least 1.
 share() {
@@ -65,14 +82,18 @@ slots() {
   ((SLOTS >= 1))
 }
 
+slots_or_stop() {
+  [[ $STOPPING == yes && $DIRECTION == forward ]] || slots "$1"
+}
+
 # each_host forward|back FUNCTION HOST...: the function for every host, each in a process of its own, as many at once as
-# may be away. Forward, no further one begins when one has ended badly. None begins after a signal.
+# may be away. Forward, no further one begins when one has ended badly, or after a signal.
 each_host() {
-  local DIRECTION=$1 function=$2 host running=0 AWAY="" SLOTS=1
+  local DIRECTION=$1 function=$2 host AWAY="" SLOTS=1
   shift 2
   local hosts=("$@")
   for host in "${hosts[@]}"; do
-    if ! wait_for "$WAIT" slots "$host" && [[ $DIRECTION == forward ]]; then
+    if ! wait_for "$WAIT" slots_or_stop "$host" && [[ $DIRECTION == forward ]]; then
       if [[ -n "$AWAY" ]]; then
         STOPPED_BECAUSE="away already: ${AWAY% }; and --max-unavailable is $MAX_UNAVAILABLE"
       else
@@ -80,20 +101,18 @@ each_host() {
       fi
       break
     fi
-    while ((running >= SLOTS)); do
-      wait -n || true
-      running=$((running - 1))
-    done
-    [[ $STOPPING == no ]] || break
-    if [[ $DIRECTION == forward && -n "$(hosts_in failed "${hosts[@]}")$(hosts_in refused "${hosts[@]}")" ]]; then break; fi
+    while (($(jobs -pr | wc -l) >= SLOTS)); do wait -n || true; done
+    # A stop in the middle of the way back would leave hosts that are not well.
+    if [[ $DIRECTION == forward ]]; then
+      [[ $STOPPING == no && -z "$(hosts_in failed "${hosts[@]}")$(hosts_in refused "${hosts[@]}")" ]] || break
+    fi
     # ERR would speak of a line number; what matters is in the host's phase and log.
     (
       trap - ERR EXIT
-      trap '' INT TERM
+      trap '' INT TERM HUP
       set +eE
       "$function" "$host"
     ) >&3 2>>"$RUN_DIR/hosts/$host/log" &
-    running=$((running + 1))
   done
   # A signal ends `wait` early; whoever works is waited for all the same.
   while [[ -n "$(jobs -pr)" ]]; do wait || true; done
@@ -115,11 +134,6 @@ batches_run() {
     [[ ${#left[@]} -gt 0 ]] || continue
     if [[ $number -eq 0 ]]; then say "canary: ${left[*]}"; else say "batch $number: ${left[*]}"; fi
     each_host forward host_upgrade "${left[@]}"
-    if [[ $STOPPING == yes ]]; then
-      # Its end is still to come, so it is not `failed`.
-      say "stopped by a signal; what was begun is finished. Go on: $RESUME"
-      exit 130
-    fi
     for host in "${left[@]}"; do
       # Its process died without a word.
       case "$(phase_of "$host")" in
@@ -129,6 +143,11 @@ batches_run() {
     if [[ -n "$STOPPED_BECAUSE" || -n "$(hosts_in failed "${left[@]}")$(hosts_in refused "${left[@]}")" ]]; then
       batch_failed "$number" "${hosts[@]}"
       return 1
+    fi
+    if [[ $STOPPING == yes ]]; then
+      # Its end is still to come, so it is not `failed`.
+      say "stopped by a signal; what was begun is finished. Go on: $RESUME"
+      exit 130
     fi
   done
 }

@@ -15,6 +15,11 @@ fleet_snapshot() {
   mv "$file.new" "$file"
 }
 
+# fleet_coordinator: the coordinator's version; nothing when it does not say.
+fleet_coordinator() {
+  "$HOSTLER" --json --timeout 20s status </dev/null 2>/dev/null | jq -r '.version // ""'
+}
+
 # of_host FILE HOST EXPRESSION: jq over the host's hypervisors and pools.
 of_host() {
   jq -r --arg host "$2" "{ hypervisors: [.hypervisors[] | select(.host == \$host)], pools: [.pools[] | select(.host == \$host)] } | $3" "$1"
@@ -22,6 +27,11 @@ of_host() {
 
 fleet_lists() {
   [[ "$(of_host "$1" "$2" '.hypervisors | length')" != 0 ]]
+}
+
+# A host may have pools alone.
+fleet_knows() {
+  [[ "$(of_host "$1" "$2" '(.hypervisors + .pools) | length')" != 0 ]]
 }
 
 fleet_connected() {
@@ -67,6 +77,14 @@ fleet_difference() {
         end;
     [ compare("the hypervisor"; $before.hypervisors | named("id"); $after.hypervisors | named("id")),
       compare("the pool"; $before.pools | named("name"); $after.pools | named("name")) ] | join("; ")'
+}
+
+# fleet_others FILE HOST...: which hosts the coordinator knows beside these.
+fleet_others() {
+  local file=$1
+  shift
+  jq -r '($ARGS.positional | map({ (.): true }) | add // {}) as $asked
+    | [.hypervisors[].host, .pools[].host] | unique[] | select($asked[.] | not)' "$file" --args "$@"
 }
 
 # fleet_away FILE HOST...: which of these hosts the coordinator knows and does not see.

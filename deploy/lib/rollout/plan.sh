@@ -1,32 +1,14 @@
-# shellcheck shell=bash disable=SC2034 # the other parts of deploy/rollout read the facts of the package
-# What would change, what did, and the package that it is about. Only looks.
+# shellcheck shell=bash
+# What would change, and what did. Only looks.
 
 # Those that cannot have the package.
 TROUBLED=()
-
-# package_read FILE: its facts, or a sentence why it is no package of ours.
-package_read() {
-  local file=$1 fields
-  [[ -r "$file" ]] || fail "the package '$file' cannot be read"
-  fields="$(dpkg-deb -f "$file" Package Version Architecture Installed-Size 2>/dev/null)" || fail "$file is no Debian package, or a broken one"
-  # Its control part may be whole while its files are not.
-  dpkg-deb --fsys-tarfile "$file" 2>/dev/null | tar -t >/dev/null 2>&1 || fail "$file is a broken package: its files cannot be read"
-  [[ "$(sed -n 's/^Package: //p' <<<"$fields")" == "$PACKAGE" ]] || fail "$file is the package $(sed -n 's/^Package: //p' <<<"$fields"), not $PACKAGE"
-  DEB_VERSION="$(sed -n 's/^Version: //p' <<<"$fields")"
-  DEB_ARCH="$(sed -n 's/^Architecture: //p' <<<"$fields")"
-  INSTALLED_KB="$(sed -n 's/^Installed-Size: //p' <<<"$fields")"
-  INSTALLED_KB="${INSTALLED_KB:-0}"
-  DEB_KB=$(($(stat -c %s "$file") / 1024 + 1))
-  DEB_SUM="$(sha256sum "$file" | cut -d' ' -f1)"
-  # An epoch's colon is no character for a file name.
-  DEB_NAME="${PACKAGE}_${DEB_VERSION//:/%3a}_$DEB_ARCH.deb"
-  [[ -z "$SHA256" || "$SHA256" == "$DEB_SUM" ]] || fail "$file is not what it should be: its SHA-256 is $DEB_SUM, not $SHA256"
-}
 
 # As many hosts at once as this machine can have ssh connections without a thought.
 look_at_all() {
   local host trouble
   fleet_snapshot "$RUN_DIR/fleet.json" || fail "the coordinator does not answer (see above). Try: $HOSTLER hypervisors list"
+  put coordinator "$(fleet_coordinator || true)"
   for host in "${HOSTS[@]}"; do
     while (($(jobs -pr | wc -l) >= 20)); do wait -n || true; done
     mkdir -p "$RUN_DIR/hosts/$host"
@@ -64,18 +46,27 @@ would() {
 }
 
 plan_print() {
-  local host facts what words running seen
+  local host facts what words running seen others
   printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' HOST BATCH WOULD INSTALLED WANTED ARCH ""
   for host in "${HOSTS[@]}"; do
     facts="$(get_host "$host" facts)"
     IFS=$'\t' read -r what words <<<"$(would "$host")"
     running="$(fleet_operations "$RUN_DIR/fleet.json" "$host")"
     seen=""
-    if fleet_lists "$RUN_DIR/fleet.json" "$host" && ! fleet_connected "$RUN_DIR/fleet.json" "$host"; then seen="the coordinator does not see it"; fi
+    if ! fleet_connected "$RUN_DIR/fleet.json" "$host"; then
+      if fleet_knows "$RUN_DIR/fleet.json" "$host"; then
+        seen="the coordinator does not see it"
+      elif is_enrolled "$host"; then
+        seen="the coordinator does not know it"
+      fi
+    fi
     printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' "$host" "$(get_host "$host" batch | sed 's/^0$/canary/')" "$what" \
       "$(fact "$facts" version | sed 's/^$/-/')" "$DEB_VERSION" "$(fact "$facts" arch | sed 's/^$/-/')" \
       "${words}${running:+${words:+; }waits for ${running// /, }}${seen:+${words:+; }$seen}"
   done
+  [[ -z "$LIMIT" ]] || return 0
+  others="$(fleet_others "$RUN_DIR/fleet.json" "${HOSTS[@]}" | tr '\n' ' ' | LC_ALL=C tr -cd '[:print:]')"
+  if [[ -n "$others" ]]; then note "the coordinator knows hosts that are not in the inventory: ${others% }"; fi
 }
 
 summary() {
@@ -91,6 +82,7 @@ summary() {
       code=1
       ;;
     running) if record_is_dead; then note "it died, or was stopped. Go on: $RESUME"; else note "it is at work"; fi ;;
+    "going back") if record_is_dead; then note "it died, or was stopped, on its way back. Go on: $ROLLBACK"; else note "it is at work"; fi ;;
     "taken back") if [[ -n "$(hosts_in failed "${HOSTS[@]}")" ]]; then code=1; fi ;;
     *)
       if [[ ${#skipped[@]} -gt 0 ]]; then

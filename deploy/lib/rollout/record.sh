@@ -14,22 +14,33 @@
 RUN=""
 
 record_lock() {
-  mkdir -p "$STATE/runs"
-  exec {STATE_LOCK}>"$STATE/lock"
+  { mkdir -p "$STATE/runs" && : >>"$STATE/lock"; } 2>/dev/null || fail "the state directory $STATE cannot be written. Another: --state DIR"
+  exec {STATE_LOCK}<"$STATE/lock"
 }
 
-# record_try_lock SECONDS SENTENCE: what a dead run still does on a host holds the lock too.
+# For those who only look, who may be anybody.
+record_watch() {
+  [[ -r "$STATE/lock" ]] || fail "there was no rollout in $STATE, or it is not yours to read"
+  exec {STATE_LOCK}<"$STATE/lock"
+}
+
+# record_try_lock SECONDS [SENTENCE]: what a dead run still does on a host holds the lock too.
 record_try_lock() {
-  flock --wait "$1" "$STATE_LOCK" || fail "$2"
+  flock --wait "$1" "$STATE_LOCK" || { [[ -z "$2" ]] || fail "$2"; return 1; }
 }
 
 record_new() {
   RUN="$(date -u +%Y%m%dT%H%M%SZ)-$$@$(hostname)"
   RUN_DIR="$STATE/runs/$RUN"
-  mkdir -p "$RUN_DIR/hosts"
-  # A page of history; each holds a package.
+  # What never begins leaves nothing.
+  trap 'if [[ ! "$STATE/current" -ef "$RUN_DIR" ]]; then rm -rf "$RUN_DIR"; fi' EXIT
+  mkdir -p "$RUN_DIR/hosts" 2>/dev/null || fail "the state directory $STATE cannot be written. Another: --state DIR"
+}
+
+# A page of history; each run holds its packages.
+record_forget() {
   find "$STATE/runs" -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | LC_ALL=C sort -r | sed 1,10d |
-    while IFS= read -r old; do rm -rf "${STATE:?}/runs/$old"; done
+    while IFS= read -r old; do if [[ "$old" != "$RUN" ]]; then rm -rf "${STATE:?}/runs/$old"; fi; done
 }
 
 # The run is the current one from here on: everything that it needs is in it.
@@ -37,11 +48,19 @@ record_begin() {
   put outcome running
   ln -sfn "runs/$RUN" "$STATE/current.new"
   mv -T "$STATE/current.new" "$STATE/current"
+  record_forget
+}
+
+# A run has one of these outcomes:
+#   running      forward; "going back" when it is being taken back. Also when it died on the way
+#   done, failed, "taken back"   its end
+record_has_ended() {
+  [[ "$(get outcome)" != running && "$(get outcome)" != "going back" ]]
 }
 
 # Whether nobody works on it, though it is not at its end.
 record_is_dead() {
-  [[ "$(get outcome)" == running ]] && flock --nonblock "$STATE_LOCK"
+  ! record_has_ended && flock --shared --nonblock "$STATE_LOCK"
 }
 
 record_open() {
@@ -50,12 +69,12 @@ record_open() {
   RUN="$(basename "$RUN_DIR")"
 }
 
-# put NAME WORDS..., get NAME: of the run.
+# put NAME WORDS..., get NAME: of the run. What cannot be written down must not be done, or nobody could take it up.
 put() {
   local name=$1
   shift
-  printf '%s\n' "$*" >"$RUN_DIR/$name.new"
-  mv "$RUN_DIR/$name.new" "$RUN_DIR/$name"
+  { printf '%s\n' "$*" >"$RUN_DIR/$name.new" && mv "$RUN_DIR/$name.new" "$RUN_DIR/$name"; } 2>/dev/null ||
+    fail "$RUN_DIR cannot be written, so nothing further is begun. Is the disk full? When it is mended: $RESUME"
 }
 
 get() {
@@ -66,7 +85,7 @@ get() {
 put_host() {
   local host=$1 name=$2
   shift 2
-  mkdir -p "$RUN_DIR/hosts/$host"
+  if [[ ! -d "$RUN_DIR/hosts/$host" ]]; then mkdir -p "$RUN_DIR/hosts/$host" 2>/dev/null || true; fi
   put "hosts/$host/$name" "$@"
 }
 
@@ -76,14 +95,16 @@ get_host() {
 
 # phase HOST PHASE [WORDS...]: written down, logged, and said when it is an end.
 phase() {
-  local host=$1 phase=$2
+  local host=$1 phase=$2 words
   shift 2
-  put_host "$host" reason "$*"
+  # An agent may have said some of it, by way of the coordinator.
+  words="$(LC_ALL=C tr -cd '[:print:]' <<<"$*")"
+  put_host "$host" reason "$words"
   put_host "$host" phase "$phase"
-  host_log "$host" "$phase${*:+: $*}"
+  host_log "$host" "$phase${words:+: $words}"
   case "$phase" in
-    done | restored) note "$host: $*" ;;
-    skipped | failed | refused) note "$host: $phase: $*" ;;
+    done | restored) note "$host: $words" ;;
+    skipped | failed | refused) note "$host: $phase: $words" ;;
   esac
 }
 
@@ -94,8 +115,7 @@ phase_of() {
 host_log() {
   local host=$1
   shift
-  mkdir -p "$RUN_DIR/hosts/$host"
-  printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$RUN_DIR/hosts/$host/log"
+  printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$RUN_DIR/hosts/$host/log" || true
 }
 
 # hosts_in PHASE HOST...: those of the hosts that are in the phase.

@@ -41,6 +41,11 @@ status_of() {
   dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || echo not-installed
 }
 
+# The sum over the list of sums that the installed package brought.
+files_sum() {
+  if [ -r "/var/lib/dpkg/info/$1.md5sums" ]; then sort "/var/lib/dpkg/info/$1.md5sums" | sha256sum | cut -d' ' -f1; fi
+}
+
 free_kb() {
   df -Pk "$1" | awk 'NR == 2 { print $4 }'
 }
@@ -76,11 +81,12 @@ look() {
   echo "arch=$(dpkg --print-architecture)"
   echo "version=$(version_of "$package")"
   echo "status=$(status_of "$package")"
+  echo "want=$(dpkg-query -W -f '${db:Status-Want}' "$package" 2>/dev/null || true)"
+  echo "files_sum=$(files_sum "$package")"
   echo "free_kb=$(free_anywhere_kb)"
   echo "need_kb=$need_kb"
   echo "systemd=$([ -d /run/systemd/system ] && echo yes || echo no)"
   echo "owner=$(owner)"
-  echo "audit=$(dpkg --audit | wc -l)"
   echo "dials=$(configured coordinator)"
   echo "config=$(config_of "$package")"
   # One line, so that it fits among the others. The file may hold the key as well, also before the certificate: that stays here.
@@ -109,13 +115,14 @@ take() {
 # The installed package as a file again, from dpkg's own records: for hosts whose package came by another way.
 repack() {
   package=$1 version=$2 out=$3 tree="$CACHE/.repack.$$"
-  rm -rf "$tree"
+  # Also what a run left that had no space, or lost its power.
+  rm -rf "$CACHE"/.repack.*
   mkdir -p "$tree/DEBIAN"
   dpkg-query -L "$package" | while IFS= read -r path; do
     if [ -d "$path" ] && [ ! -L "$path" ]; then mkdir -p "$tree$path"; elif [ -e "$path" ] || [ -L "$path" ]; then cp -a "$path" "$tree$path"; fi
   done
   dpkg-query -s "$package" | sed -e '/^Status:/d' -e '/^Conffiles:/,/^[^ ]/{/^Conffiles:/d;/^ /d}' >"$tree/DEBIAN/control"
-  for script in preinst postinst prerm postrm conffiles triggers shlibs; do
+  for script in preinst postinst prerm postrm conffiles triggers shlibs md5sums; do
     if [ -e "/var/lib/dpkg/info/$package.$script" ]; then cp -a "/var/lib/dpkg/info/$package.$script" "$tree/DEBIAN/"; fi
   done
   # For this host alone: time counts more than size.
@@ -187,7 +194,11 @@ put_back() {
 install_here() {
   run=$1 package=$2 file=$3
   # A second try after a death in the middle must not take the half new one for the one before.
-  if [ -z "$(previous_of "$run")" ]; then keep_previous "$run" "$package"; fi
+  if [ -z "$(previous_of "$run")" ]; then
+    # A shell of its own: what fails in it ends it.
+    sh -c "$HOSTLER_REMOTE" hostler-rollout keep "$run" "$package" ||
+      refuse "the package before could not be kept, so nothing was changed: $(tail -n 1 "$LOG")"
+  fi
   if is_whole "$package" && [ "$(version_of "$package")" = "$(dpkg-deb -f "$CACHE/$file" Version)" ]; then
     said "$file was installed already"
     return
@@ -264,6 +275,10 @@ case "$verb" in
     if [ -z "$(owner)" ] && [ -n "$(previous_of "$1")" ]; then echo "$1" >"$OWNER"; fi
     [ "$(owner)" = "$1" ] || refuse "another rollout was here since, so what was before $1 is not known any more"
     in_unit restore_here "$@"
+    ;;
+  keep)
+    trap 'rm -rf "$CACHE"/.repack.*' EXIT
+    keep_previous "$@"
     ;;
   install_here) install_here "$@" ;;
   bring_here) bring_here "$@" ;;

@@ -12,51 +12,13 @@ HOPELESS=5
 
 # host_look HOST: its facts, fresh; the exit code of ssh.
 host_look() {
-  local host=$1 facts code=0
+  local host=$1 facts code=0 answer=""
   facts="$(host_remote "$host" look "$PACKAGE" "$DEB_KB" "$INSTALLED_KB" </dev/null 2>>"$RUN_DIR/hosts/$host/log")" || code=$?
   put_host "$host" facts "$facts"
+  # ssh says itself what keeps it from a host.
+  if [[ $code -ne 0 && $code -ne 255 ]]; then answer="$(ended "$code" look):"; fi
+  put_host "$host" answer "$answer"
   return "$code"
-}
-
-# trouble_of HOST: why the host cannot have the package, in words; nothing when it can. Reads the facts and the snapshot.
-trouble_of() {
-  local host=$1 facts pem words
-  facts="$(get_host "$host" facts)"
-  if [[ -z "$(fact "$facts" arch)" ]]; then
-    # What ssh said, or the host: nothing that moves a terminal's cursor.
-    words="$(grep -v '^20[0-9-]*T' "$RUN_DIR/hosts/$host/log" | tail -n 1 | LC_ALL=C tr -cd '[:print:]' || true)"
-    echo "not reachable by ssh (${words:-no answer})"
-    return
-  fi
-  if [[ "$(fact "$facts" systemd)" != yes ]]; then echo "no systemd runs on it" && return; fi
-  if [[ "$DEB_ARCH" != all && "$(fact "$facts" arch)" != "$DEB_ARCH" ]]; then
-    echo "its architecture is $(fact "$facts" arch), the package's is $DEB_ARCH" && return
-  fi
-  words="$(fact "$facts" owner)"
-  if [[ -n "$words" && "$words" != "$RUN" && "$TAKE_OVER" != take-over ]]; then
-    echo "another rollout has it: $words. If that one is dead for good: --take-over" && return
-  fi
-  pem="$(fact "$facts" pem | tr '|' '\n')"
-  words="$(foreign_of "$host" "$pem" "$(fact "$facts" dials)")"
-  if [[ -n "$words" ]]; then echo "its agent is foreign: $words" && return; fi
-  if [[ "$(fact "$facts" version)" == "$DEB_VERSION" && "$(fact "$facts" status)" == installed ]]; then return; fi
-  if (($(number "$facts" free_kb) < $(number "$facts" need_kb))); then
-    echo "no space: $(number "$facts" free_kb) kB are free and $(number "$facts" need_kb) kB needed"
-  fi
-}
-
-# foreign_of HOST PEM DIALS: why an agent is another site's; nothing when it is ours, or has no certificate yet.
-foreign_of() {
-  local host=$1 pem=$2 dials=$3 uri
-  if [[ -n "$DIALS" && -n "$dials" && ",$DIALS," != *",$dials,"* ]]; then echo "it dials $dials" && return; fi
-  [[ -n "$pem" ]] || return 0
-  uri="$(openssl x509 -noout -ext subjectAltName <<<"$pem" 2>/dev/null | grep -o 'URI:[^, ]*' | sed 's/^URI://')"
-  # Expired or not: whose it is does not change with the time.
-  if [[ -n "$CA" ]] && ! openssl verify -no_check_time -partial_chain -CAfile "$CA" <<<"$pem" >/dev/null 2>&1; then
-    echo "its certificate (${uri:-without identity}) is not signed by $CA"
-  elif [[ "$uri" != spiffe://*/agent/"$host" ]]; then
-    echo "its certificate is of ${uri:-nobody}"
-  fi
 }
 
 # Nobody waits for work whose rollout was killed; the next one takes it up.
@@ -143,7 +105,7 @@ until_healthy() {
 
 # host_upgrade HOST: runs as a process of its own; says how it ended by the host's phase.
 host_upgrade() {
-  local host=$1 out code=0 trouble WORDS="" begun=no
+  local host=$1 out code=0 trouble WORDS="" begun=no arch
   case "$(phase_of "$host")" in installing | verifying | failed) begun=yes ;; esac
   host_look "$host" || true
   trouble="$(trouble_of "$host")"
@@ -166,19 +128,21 @@ host_upgrade() {
     fi
   fi
   if orphaned; then return; fi
+  arch="$(package_of "$(get_host "$host" facts)")"
   if [[ $begun == no ]]; then
     put_host "$host" version_before "$(fact "$(get_host "$host" facts)" version)"
     phase "$host" copying
   fi
-  out="$(host_remote "$host" take "$RUN" "$DEB_NAME" "$DEB_SUM" "$TAKE_OVER" <"$RUN_DIR/package.deb" 2>>"$RUN_DIR/hosts/$host/log")" || code=$?
+  out="$(host_remote "$host" take "$RUN" "${DEB_NAME[$arch]}" "${DEB_SUM[$arch]}" "$TAKE_OVER" <"${DEB_FILE[$arch]}" 2>>"$RUN_DIR/hosts/$host/log")" || code=$?
   if [[ $code -ne 0 ]]; then
     trouble="$(said "$out")"
-    trouble="${trouble:-the copy broke off (ssh ended with $code)}"
+    trouble="${trouble:-the package was not copied: $(ended "$code" take)}"
     if [[ $begun == yes ]]; then phase "$host" failed "$trouble"; else in_trouble "$host" "$trouble"; fi
     return
   fi
+  put_host "$host" began yes
   phase "$host" installing
-  remote_patiently "$host" install "$RUN" "$PACKAGE" "$DEB_NAME" || { phase "$host" failed "$WORDS" && return; }
+  remote_patiently "$host" install "$RUN" "$PACKAGE" "${DEB_NAME[$arch]}" || { phase "$host" failed "$WORDS" && return; }
   phase "$host" verifying
   if ! is_enrolled "$host"; then
     finish "$host" "has $DEB_VERSION; it is not enrolled, so its agent waits for a certificate"
@@ -208,7 +172,7 @@ remote_patiently() {
     printf '%s\n' "$out" >>"$RUN_DIR/hosts/$host/log"
     [[ $code -ne 0 ]] || return 0
     WORDS="$(said "$out")"
-    WORDS="${WORDS:-the connection broke (ssh ended with $code)}"
+    WORDS="${WORDS:-$(ended "$code" "$2")}"
     [[ $code -eq 255 ]] && ((SECONDS < deadline)) && ! orphaned || return 1
     sleep 1
   done
@@ -218,6 +182,11 @@ remote_patiently() {
 host_restore() {
   local host=$1 WORDS="" was
   was="$(get_host "$host" reason)"
+  if [[ -z "$(get_host "$host" began)" ]]; then
+    host_remote "$host" release "$RUN" "$PACKAGE" </dev/null >>"$RUN_DIR/hosts/$host/log" 2>&1 || true
+    phase "$host" restored "nothing had been changed on it"
+    return
+  fi
   if ! remote_patiently "$host" restore "$RUN" "$PACKAGE"; then
     phase "$host" failed "$was; and the way back failed: $WORDS"
     return
