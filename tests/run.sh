@@ -23,6 +23,8 @@ source "$here/shell/beside.sh"
 source "$here/shell/bed.sh"
 # shellcheck source=tests/shell/packages.sh
 source "$here/shell/packages.sh"
+# shellcheck source=tests/shell/bootstrap.sh
+source "$here/shell/bootstrap.sh"
 # shellcheck source=tests/shell/rollout.sh
 source "$here/shell/rollout.sh"
 
@@ -41,6 +43,7 @@ export CARGO_TERM_COLOR=never
 
 hosts_cleanup() {
   rollout_cleanup
+  bootstrap_cleanup
   packages_cleanup
 }
 
@@ -78,8 +81,8 @@ fi
 stage_programs
 if [[ -z "$filter" ]]; then
   # These wait for hosts most of the time, and many Rust tests wait too.
-  say "beside the Rust tests: packages and rollout on hosts that boot systemd; what they say comes after them"
-  beside_start "$LOGS/hosts.log" hosts_cleanup stage_packages stage_rollout
+  say "beside the Rust tests: packages, bootstrap and rollout on hosts that boot systemd; what they say comes after them"
+  beside_start "$LOGS/hosts.log" hosts_cleanup stage_packages stage_bootstrap stage_rollout
 fi
 stage_rust "$filter"
 if [[ -z "$filter" ]]; then
