@@ -26,6 +26,7 @@ bootstrap_cleanup() {
 
 bootstrap_on_hosts() {
   check "a site that is killed at any command is repeated into a whole one" bootstrap_walk || true
+  check "a CA that was cut off in the making is made anew" bootstrap_half_a_ca || true
   check "what is not of this command stays, and is named" bootstrap_foreign_files || true
   check "no link in the coordinator's folder leads root to another file" bootstrap_links || true
   check "modes are the same whatever the umask is" bootstrap_umask || true
@@ -90,6 +91,13 @@ bootstrap_walk() {
   [[ "$said" =~ ^[0-9]+\ kills$ && "${said%% *}" -ge 5 ]]
 }
 
+bootstrap_half_a_ca() {
+  bootstrap_wiped && on_bc 'printf "#!/bin/sh\n/usr/bin/hostler-pki \"\$@\" && if [ \"\$1\" = init ]; then rm \"\$3/ca.crt\"; exit 1; fi\n" >/usr/local/bin/hostler-pki
+    chmod 0755 /usr/local/bin/hostler-pki' || return 1
+  ! on_bc "$(bootstrap_command)" || return 1
+  on_bc "rm /usr/local/bin/hostler-pki; $(bootstrap_command)"
+}
+
 # bootstrap_refuses WORDS COMMAND: after the command on a wiped bc, bootstrap says the words and fails.
 bootstrap_refuses() {
   bootstrap_wiped && on_bc "$2" && says "$1" on_bc "$(bootstrap_command)"
@@ -117,9 +125,9 @@ bootstrap_links() {
     rm -r /etc/hostler/tls/* /var/lib/hostler-coordinator/ca/ca.crt; cd /var/lib/hostler-coordinator
     runuser -u hostler -- ln -s /root/secret/key ca/ca.crt; runuser -u hostler -- ln -s /root/secret issuing; runuser -u hostler -- ln -s /root/secret ca.new' || return 1
   ! on_bc "$(bootstrap_command)" || return 1
-  on_bc 'test -z "$(ls /etc/hostler/tls)"; cd /var/lib/hostler-coordinator; rm -r ca; runuser -u hostler -- ln -s /root/secret ca' || return 1
+  on_bc 'test -z "$(ls /etc/hostler/tls)" && cd /var/lib/hostler-coordinator && rm -r ca && runuser -u hostler -- ln -s /root/secret ca' || return 1
   ! on_bc "$(bootstrap_command)" || return 1
-  on_bc 'stat -c "%U %a" secret secret/key | cmp - secret.before && test -z "$(ls /etc/hostler/tls)"; rm /var/lib/hostler-coordinator/ca'
+  on_bc 'stat -c "%U %a" secret secret/key | cmp - secret.before && test -z "$(ls /etc/hostler/tls)" && rm /var/lib/hostler-coordinator/ca'
 }
 
 bootstrap_umask() {
