@@ -141,9 +141,7 @@ async fn assemble_with(
     });
     let sessions = Sessions::default();
     let asks = Asks::new(sessions.clone());
-    if let Some((keeper, own)) = identities.keeping() {
-        own::spawn(keeper, own, sessions.clone(), &mut background)?;
-    }
+    own::spawn(identities.clone(), sessions.clone(), &mut background)?;
     dispatch::spawn(registry.clone(), sessions.clone(), &mut background);
     let patience = liveness::Patience {
         unbegun: operations.host_patience,

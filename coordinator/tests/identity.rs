@@ -455,6 +455,7 @@ async fn a_revocation_covers_what_was_made_or_met_while_the_clock_was_ahead_of_a
         identity,
         not_before: ahead,
         not_after: ahead.plus(Duration::from_secs(3600)),
+        root: Fingerprint::from_bytes([1; 32]),
     };
     let bob: Identity = "spiffe://fleet.test/client/operator/bob".parse().unwrap();
     let before = site.start(&store).await.unwrap();
@@ -497,6 +498,7 @@ fn a_certificate_of_a_former_version_is_read() {
         identity: h1(),
         not_before: CREATED,
         not_after: EXPIRES,
+        root: Fingerprint::from_bytes([7; 32]),
     };
     assert_eq!(record, expected);
 }

@@ -7,13 +7,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The bytes of a SHA-256.
 pub(crate) const LEN: usize = 32;
 
 /// The SHA-256 of a certificate's DER. Its text is hexadecimal with colons; it is read with and without them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; LEN]);
 
 impl Fingerprint {
@@ -33,6 +35,20 @@ impl Fingerprint {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(it: Fingerprint) -> Self {
+        it.to_string()
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = NotAFingerprint;
+
+    fn try_from(text: String) -> Result<Self, NotAFingerprint> {
+        text.parse()
     }
 }
 

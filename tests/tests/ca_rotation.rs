@@ -270,6 +270,8 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     let fleet = fleet(Duration::from_secs(3600)).await;
     let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
     let mut late = enrolled(&fleet, "late").await;
+    let mut away = enrolled(&fleet, "away").await;
+    away.stop().await;
     let mut operator = fleet.fleet("operator");
     let watching = operator.watch_hypervisors(WatchHypervisorsRequest::default());
     let mut watch = watching.await.unwrap().into_inner();
@@ -286,7 +288,8 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     })
     .await;
     for told in [
-        "1 agent and 2 clients",
+        "2 agents and 3 clients",
+        "agent/away",
         "agent/late",
         "client/operator/test",
         "would cut them off",

@@ -27,6 +27,7 @@ pub(crate) struct Agent {
     pub(crate) version: Option<String>,
     pub(crate) last_heard: Option<String>,
     pub(crate) certificate_ends: Option<String>,
+    pub(crate) certificate_ca: Option<String>,
     pub(crate) revoked: Option<String>,
     pub(crate) hypervisors: Vec<String>,
     pub(crate) pools: Vec<String>,
@@ -41,6 +42,7 @@ impl From<site::Agent> for Agent {
             version: unless_empty(it.version),
             last_heard: it.last_heard.map(rfc3339),
             certificate_ends: it.certificate_not_after.map(rfc3339),
+            certificate_ca: unless_empty(it.certificate_ca),
             revoked: it.revoked_at.map(rfc3339),
             hypervisors: it.hypervisor_ids,
             pools: it.pools,
@@ -48,13 +50,14 @@ impl From<site::Agent> for Agent {
     }
 }
 
-const AGENTS: [Column; 8] = [
+const AGENTS: [Column; 9] = [
     ("HOST", Rank::Name),
     ("SESSION", Rank::Whole),
     ("ADDRESS", Rank::Optional(3)),
     ("VERSION", Rank::Optional(5)),
     ("LAST HEARD", Rank::Optional(4)),
     ("CERTIFICATE ENDS", Rank::Optional(6)),
+    ("OF CA", Rank::Optional(1)),
     ("REVOKED", Rank::Optional(2)),
     ("HAS", Rank::Text(16)),
 ];
@@ -78,6 +81,7 @@ pub(crate) fn agents(list: &[Agent], terminal: Terminal) -> String {
             optional(&it.version),
             optional(&it.last_heard),
             optional(&it.certificate_ends),
+            optional(&it.certificate_ca),
             optional(&it.revoked),
             Cell::new(or_dash(escape(&has.join(", ")))),
         ]

@@ -32,6 +32,8 @@ pub(crate) struct TrustedCa {
     pub(crate) fingerprint: String,
     pub(crate) ends: Option<String>,
     pub(crate) signs: bool,
+    /// Agents and clients that would be cut off without it.
+    pub(crate) certificates: u32,
 }
 
 impl From<site::GetStatusResponse> for SiteStatus {
@@ -41,6 +43,7 @@ impl From<site::GetStatusResponse> for SiteStatus {
             fingerprint: ca.fingerprint,
             ends: ca.not_after.map(rfc3339),
             signs: ca.signs,
+            certificates: ca.certificates,
         };
         Self {
             coordinator: it.coordinator,
@@ -79,6 +82,10 @@ pub(crate) fn status(it: &SiteStatus) -> String {
         let signs = if ca.signs { ", signs" } else { "" };
         page.line(&format!("{}, {}{signs}", ca.name, ends(ca.ends.as_deref())));
         page.line(&format!("  {}", ca.fingerprint));
+        page.line(&format!(
+            "  agents and clients with a certificate of it: {}",
+            ca.certificates
+        ));
     }
     page.section("to look at");
     for warning in &it.warnings {

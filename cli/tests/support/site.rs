@@ -60,6 +60,7 @@ impl SiteService for Player {
                 fingerprint: "ab".repeat(32),
                 not_after: at(864_000),
                 signs: true,
+                certificates: 3,
             }],
             agents: 3,
             agents_connected: 2,
@@ -84,6 +85,7 @@ impl SiteService for Player {
             version: "0.1.0".to_owned(),
             last_heard: at(10),
             certificate_not_after: at(86_400),
+            certificate_ca: "CN=Hostler CA 3f9a12c0 fleet.test".to_owned(),
             hypervisor_ids: vec!["alive".to_owned(), "nested-1".to_owned()],
             pools: vec!["tank".to_owned()],
             ..Default::default()

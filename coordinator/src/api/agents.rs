@@ -22,7 +22,7 @@ pub(super) fn status(
         Some(own) => Own {
             name: own.identity().subject.name().to_string(),
             not_after: Some(own.not_after()),
-            cas: own.cas(),
+            cas: site.identities.cas(),
             warnings: own.warnings(UnixMillis::now()),
         },
         None => Own::default(),
@@ -37,18 +37,17 @@ pub(super) fn list(
     site: &Site,
     _request: Request<rpc::ListAgentsRequest>,
 ) -> Result<Response<rpc::ListAgentsResponse>, Status> {
+    let own = site.identities.own();
     let certificate = |host: &HostName| {
         let subject = Subject::Agent { host: host.clone() };
         let session = site.sessions.of(host);
         let of_session = session.and_then(|session| session.life_end.not_after());
-        let known = || {
-            site.identities
-                .known
-                .newest(&subject)
-                .map(|newest| newest.not_after)
-        };
+        let newest = site.identities.known.newest(&subject);
         CertificateOf {
-            not_after: of_session.or_else(known),
+            not_after: of_session.or(newest.as_ref().map(|newest| newest.not_after)),
+            ca: newest
+                .zip(own.as_ref())
+                .map(|(newest, own)| own.ca_name(newest.root)),
             revoked_at: site.identities.revocations.last(&subject),
         }
     };

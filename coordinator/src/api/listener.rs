@@ -306,6 +306,7 @@ async fn shake_hands(
         identity: identity.clone(),
         not_before: certificate.not_before,
         not_after: certificate.not_after,
+        root: certificate.root,
     };
     let connection = Connection {
         stream,

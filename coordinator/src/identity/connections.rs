@@ -259,7 +259,7 @@ impl Connections {
         &self,
         why: Cut,
         unwanted: impl Fn(&Entry) -> bool,
-    ) -> Vec<(Subject, Fingerprint)> {
+    ) -> BTreeSet<(Subject, Fingerprint)> {
         let live = self.lock();
         let cut = live.entries.values().filter(|entry| unwanted(entry));
         cut.map(|entry| {
@@ -390,7 +390,7 @@ mod tests {
         let both = BTreeSet::from([(subject("agent/a"), ROOT), (subject("agent/b"), next)]);
         assert_eq!(connections.roots(), both);
         let cut = connections.cut_where(Cut::RootDropped, |entry| entry.root == ROOT);
-        assert_eq!(cut, [(subject("agent/a"), ROOT)]);
+        assert_eq!(cut, BTreeSet::from([(subject("agent/a"), ROOT)]));
         assert!(old.cut().is_cancelled() && !renewed.cut().is_cancelled());
         assert_eq!((old.why_cut(), renewed.why_cut()), (Some(Cut::RootDropped), None));
     }

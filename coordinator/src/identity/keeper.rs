@@ -127,7 +127,6 @@ enum Job {
 #[derive(Debug, Clone)]
 pub struct Keeper {
     jobs: mpsc::Sender<Job>,
-    connections: Connections,
 }
 
 /// What signs, of the configuration.
@@ -180,25 +179,20 @@ impl Keeper {
             ca,
             ca_stamp,
             revocations,
-            connections: connections.clone(),
+            connections,
             own,
         };
         std::thread::Builder::new()
             .name("certificates".to_owned())
             .spawn(move || thread.run(queue))
             .map_err(KeeperError::Thread)?;
-        Ok((Self { jobs, connections }, Own::new(followed)))
+        Ok((Self { jobs }, Own::new(followed)))
     }
 
     /// Looks at the coordinator's own files soon.
     pub fn look(&self) {
         // A full queue means that it is asked again later.
         let _ = self.jobs.try_send(Job::Look);
-    }
-
-    /// What a person should know before the CAs are dropped that `own` trusts and that sign no more.
-    pub fn left_behind(&self, own: &OwnState) -> Option<String> {
-        roots::left_behind(&self.connections, own)
     }
 
     /// A certificate for the key of a request (PKCS #10, DER), naming `identity` and beginning later than `after`.
@@ -274,7 +268,7 @@ impl Thread {
         let state = match taken {
             Ok(state) => {
                 tracing::info!(
-                    identity = %state.identity(), valid_until = %state.not_after(), cas = state.cas().len(),
+                    identity = %state.identity(), valid_until = %state.not_after(), cas = state.trusted().roots().len(),
                     "the coordinator's certificates were read again"
                 );
                 state
@@ -304,9 +298,6 @@ impl Thread {
         let state = Arc::new(state);
         let before = self.own.send_replace(Arc::clone(&state));
         roots::cut_dropped(&self.connections, &before, &state);
-        if let Some(warning) = roots::left_behind(&self.connections, &state) {
-            tracing::warn!("{warning}");
-        }
     }
 
     fn take(&self) -> Result<OwnState, KeeperError> {

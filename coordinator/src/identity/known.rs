@@ -10,7 +10,7 @@ use std::time::Duration;
 use hostler_common::error::Chain;
 use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
-use hostler_pki::{Identity, Subject};
+use hostler_pki::{Fingerprint, Identity, Subject};
 use serde::{Deserialize, Serialize};
 
 use crate::store::json::{self, RecordError};
@@ -37,9 +37,17 @@ pub struct CertificateRecord {
     pub not_before: UnixMillis,
     /// Its last moment.
     pub not_after: UnixMillis,
+    /// The root that signed it.
+    pub root: Fingerprint,
 }
 
 impl CertificateRecord {
+    /// Two of one second are told apart by their roots, as when a new root begins to sign.
+    fn is_newer_than(&self, before: &Self) -> bool {
+        let is_of_another_root = self.not_before == before.not_before && self.root != before.root;
+        is_of_another_root || self.not_before > before.not_before
+    }
+
     fn key(&self) -> String {
         format!("{PREFIX}{}", self.identity.subject)
     }
@@ -106,6 +114,13 @@ impl Known {
         held.get(&subject.to_string()).cloned()
     }
 
+    /// The newest of each that has not ended.
+    pub fn valid(&self, now: UnixMillis) -> Vec<CertificateRecord> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let valid = held.values().filter(|record| record.not_after >= now);
+        valid.cloned().collect()
+    }
+
     /// Everybody of whom there is one.
     pub fn subjects(&self) -> Vec<Subject> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
@@ -117,8 +132,14 @@ impl Known {
     fn is_news(&self, record: &CertificateRecord) -> bool {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         match held.get(&record.identity.subject.to_string()) {
-            Some(before) => before.not_before < record.not_before,
-            None => held.len() < AT_MOST,
+            Some(before) => record.is_newer_than(before),
+            None if held.len() < AT_MOST => true,
+            None => {
+                if let Some(held_back) = UNNOTED.pass() {
+                    tracing::warn!(identity = %record.identity, held_back, "too many identities are known to note one more; a restart forgets those that ended long ago");
+                }
+                false
+            }
         }
     }
 
@@ -132,7 +153,7 @@ impl Known {
             let entry = self.store.get(&key).await?;
             let stored: Option<CertificateRecord> = entry.as_ref().map(json::read).transpose()?;
             // Another certificate of it was made at the same time.
-            if let Some(newer) = stored.filter(|stored| stored.not_before >= record.not_before) {
+            if let Some(newer) = stored.filter(|stored| !record.is_newer_than(stored)) {
                 self.hold(newer);
                 break;
             }
@@ -172,6 +193,7 @@ mod tests {
             identity: format!("spiffe://fleet.test/{path}").parse().unwrap(),
             not_before: UnixMillis(not_before),
             not_after: UnixMillis::now().plus(Duration::from_secs(60)),
+            root: Fingerprint::from_bytes([1; 32]),
         }
     }
 

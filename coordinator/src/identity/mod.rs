@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_common::id::HostName;
+use hostler_common::rpc::hostler::site::v1::TrustedCa;
 use hostler_common::units::UnixMillis;
 use hostler_pki::ca::Signed;
 use hostler_pki::{CoordinatorAddress, Identity, Subject};
@@ -161,7 +162,14 @@ impl Parts {
 
     /// What a person should know before a CA is dropped that signs no more.
     pub fn left_behind(&self) -> Option<String> {
-        roots::left_behind(&self.connections, &*self.own()?)
+        roots::left_behind(&roots::holders(self), &*self.own()?)
+    }
+
+    /// Every CA that is trusted, with how many have certificates of it.
+    pub fn cas(&self) -> Vec<TrustedCa> {
+        let holders = roots::holders(self);
+        let count = |root| holders.iter().filter(|(_, other)| *other == root).count();
+        self.own().map(|own| own.cas(count)).unwrap_or_default()
     }
 
     /// Follows the coordinator's files.
@@ -191,6 +199,7 @@ impl Parts {
             identity: signed.identity.clone(),
             not_before: signed.not_before,
             not_after: signed.not_after,
+            root: signed.root,
         };
         self.known.made(made).await.map_err(SignError::Unnoted)?;
         // One that follows a revocation begins with the next second. A clock that is set back meanwhile holds nobody up.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::keeper::Keeper;
+use super::Identities;
 use crate::session::registry::{SessionHandle, Sessions};
 
 /// How often the files are looked at: a few system calls.
@@ -137,13 +137,14 @@ impl OwnState {
         Self { troubles, ..self }
     }
 
-    /// Every CA that is trusted.
-    pub fn cas(&self) -> Vec<TrustedCa> {
+    /// Every CA that is trusted; `held` tells how many have certificates of one.
+    pub fn cas(&self, held: impl Fn(Fingerprint) -> usize) -> Vec<TrustedCa> {
         let listed = self.cas.iter().map(|ca| TrustedCa {
             name: ca.facts.subject.clone(),
             fingerprint: ca.fingerprint.to_string(),
             not_after: Some(ca.facts.not_after.into()),
             signs: self.signs == Some(ca.fingerprint),
+            certificates: u32::try_from(held(ca.fingerprint)).unwrap_or(u32::MAX),
         });
         listed.collect()
     }
@@ -218,17 +219,15 @@ impl Own {
     }
 }
 
-/// Has the files looked at each second, and at each SIGHUP; tells every session when the CAs change, and the log each day
-/// what ends soon.
+/// Has the files looked at each second, and at each SIGHUP; tells every session when the CAs change, and the log then and each
+/// day what ends soon and who is left behind. Nothing, in a simulation without certificates.
 ///
 /// # Errors
 /// When the kernel refuses the signal handler.
-pub fn spawn(
-    keeper: Keeper,
-    mut own: Own,
-    sessions: Sessions,
-    tasks: &mut JoinSet<()>,
-) -> std::io::Result<()> {
+pub fn spawn(identities: Identities, sessions: Sessions, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
+    let Some((keeper, mut own)) = identities.keeping() else {
+        return Ok(());
+    };
     let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     tasks.spawn(async move {
         let mut tick = interval(LOOK_EVERY);
@@ -250,6 +249,7 @@ pub fn spawn(
             if state.ca_pem() != told {
                 told = state.ca_pem().to_owned();
                 untold = sessions.all();
+                warn_at = Instant::now();
                 tracing::info!(
                     sessions = untold.len(),
                     "every agent is told of the CAs that are trusted now"
@@ -260,7 +260,7 @@ pub fn spawn(
             if Instant::now() >= warn_at {
                 warn_at = Instant::now() + WARN_EVERY;
                 let warnings = state.warnings(UnixMillis::now()).into_iter();
-                for warning in warnings.chain(keeper.left_behind(&state)) {
+                for warning in warnings.chain(identities.left_behind()) {
                     tracing::warn!("{warning}");
                 }
             }

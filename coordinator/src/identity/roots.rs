@@ -1,14 +1,17 @@
-//! Roots that go out of use, and who still hangs on them: whose live connection was opened, or renewed, by a certificate
-//! of such a root.
+//! Roots that go out of use, and who still hangs on them: who has a certificate of such a root, and whose live connection was
+//! opened, or renewed, by one.
 //!
 //! It reads no file and decides nothing: a person drops a root with `hostler-pki rotate-ca finish`. The invariants: who
 //! hangs on a root that is trusted no more is cut off at once, and before that a person could see who would be.
 
 use std::collections::BTreeSet;
 
+use hostler_common::units::UnixMillis;
 use hostler_pki::{Fingerprint, Subject};
 
+use super::Parts;
 use super::connections::{Connections, Cut};
+use super::known::CertificateRecord;
 use super::own::OwnState;
 
 /// Identities that one sentence names.
@@ -30,32 +33,45 @@ pub(super) fn cut_dropped(connections: &Connections, before: &OwnState, now: &Ow
     }
 }
 
+/// Whoever has a certificate that counts, with its root: the newest of each that is known, and those of live connections.
+pub(super) fn holders(identities: &Parts) -> BTreeSet<(Subject, Fingerprint)> {
+    let known = identities.known.valid(UnixMillis::now()).into_iter();
+    let counts = |record: &CertificateRecord| {
+        let revoked = identities
+            .revocations
+            .revoked(&record.identity.subject, record.not_before);
+        revoked.is_none()
+    };
+    let known = known
+        .filter(counts)
+        .map(|record| (record.identity.subject, record.root));
+    identities.connections.roots().into_iter().chain(known).collect()
+}
+
 /// What a person should know before the roots that sign no more are dropped: who would be cut off.
-pub fn left_behind(connections: &Connections, own: &OwnState) -> Option<String> {
-    let hanging = connections.roots();
-    let behind: Vec<_> = hanging
-        .into_iter()
-        .filter(|(_, root)| *root != own.signing_root())
-        .collect();
-    let root = behind.first()?.1;
-    let cut = of_root(&behind, root);
+pub(super) fn left_behind(holders: &BTreeSet<(Subject, Fingerprint)>, own: &OwnState) -> Option<String> {
+    let is_behind = |root| root != own.signing_root() && own.trusts(root);
+    let root = holders
+        .iter()
+        .map(|(_, root)| *root)
+        .find(|root| is_behind(*root))?;
+    let cut = of_root(holders, root);
     Some(format!(
         "{} still have certificates of the CA {}, which signs no more ({}): hostler-pki rotate-ca finish would cut them off. \
-         Agents renew by themselves; give clients new certificates. Hosts that are not connected may have one, too",
+         Agents that are connected renew by themselves; give clients new certificates",
         counted(&cut),
         own.ca_name(root),
         named(&cut)
     ))
 }
 
-fn of_root(hanging: &[(Subject, Fingerprint)], root: Fingerprint) -> Vec<&Subject> {
-    let of_it = hanging.iter().filter(|(_, other)| *other == root);
-    let all: BTreeSet<_> = of_it.map(|(subject, _)| subject).collect();
-    all.into_iter().collect()
+fn of_root(holders: &BTreeSet<(Subject, Fingerprint)>, root: Fingerprint) -> Vec<&Subject> {
+    let of_it = holders.iter().filter(|(_, other)| *other == root);
+    of_it.map(|(subject, _)| subject).collect()
 }
 
 /// As `2 agents and 1 client`.
-pub(super) fn counted(subjects: &[&Subject]) -> String {
+fn counted(subjects: &[&Subject]) -> String {
     let is_agent = |subject: &&&Subject| matches!(subject, Subject::Agent { .. });
     let agents = subjects.iter().filter(is_agent).count();
     let of = |count: usize, what: &str| match count {

@@ -10,10 +10,12 @@ use crate::registry::{Presence, Registry};
 use crate::session::registry::Sessions;
 
 /// What is known of a host's certificates.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct CertificateOf {
     /// When that of its session ends; without one, the newest that is known.
     pub not_after: Option<UnixMillis>,
+    /// The name of the CA that signed it.
+    pub ca: Option<String>,
     /// When those before were revoked.
     pub revoked_at: Option<UnixMillis>,
 }
@@ -44,11 +46,13 @@ pub fn list(
     let known = agents.into_iter().map(|(host, agent)| {
         let CertificateOf {
             not_after,
+            ca,
             revoked_at,
         } = certificate(&host);
         rpc::Agent {
             address: sessions.of(&host).map(|session| session.from).unwrap_or_default(),
             certificate_not_after: not_after.map(Into::into),
+            certificate_ca: ca.unwrap_or_default(),
             revoked_at: revoked_at.map(Into::into),
             host: host.to_string(),
             ..agent
