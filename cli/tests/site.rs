@@ -165,7 +165,7 @@ async fn the_audit_log_is_a_line_each_for_people_and_as_it_is_for_programs() {
     insta::assert_snapshot!("audit", words);
     assert_eq!(
         of_site,
-        [r#"ListAuditRequest { since: None, identity: "alice", at_most: 7, follow: false }"#]
+        [r#"ListAuditRequest { since: None, identity: "alice", at_most: 7, follow: false, until: None }"#]
     );
     let (words, _) = asked(&["audit", "--json"]).await;
     insta::assert_snapshot!("audit_json", words);

@@ -1,4 +1,4 @@
-//! A disk that fails as told, under one directory of one program: `shim/disk.c`, built with the system's compiler.
+//! Disks that fail: as told, under one directory of one program (`shim/disk.c`, built with the system's compiler), or by being full.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,6 +60,42 @@ impl Shim {
             .env("HOSTLER_DISK_ERRNO", fault.errno.to_string())
             .env("HOSTLER_DISK_HIT", hit);
     }
+}
+
+/// A file system of 1 MiB in memory, unmounted at the end.
+#[derive(Debug)]
+pub struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts it.
+    ///
+    /// # Panics
+    /// When it cannot be mounted: that needs root.
+    pub fn mount() -> Self {
+        let dir = TempDir::new().expect("a directory");
+        run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"], dir.path());
+        Self { dir }
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run("umount", &["-l"], self.dir.path());
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // Tests start programs where they need them.
+fn run(program: &str, arguments: &[&str], path: &Path) {
+    let status = Command::new(program).args(arguments).arg(path).status();
+    let ended = status.is_ok_and(|status| status.success());
+    assert!(ended, "{program} needs root, as all of these tests do");
 }
 
 /// Copies the files of a directory that has no folders.

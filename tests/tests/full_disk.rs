@@ -2,46 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
-use std::path::Path;
-use std::process::Command;
-
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use hostler_tests::agent::Setup;
+use hostler_tests::disk::SmallDisk;
 use hostler_tests::fleet::Fleet;
-
-/// A small file system of its own, unmounted at the end.
-struct SmallDisk {
-    dir: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let dir = tempfile::TempDir::new().unwrap();
-        run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"], dir.path());
-        Self { dir }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        run("umount", &["-l"], self.dir.path());
-    }
-}
-
-#[allow(clippy::disallowed_methods)] // A test may start programs where it needs them.
-fn run(program: &str, arguments: &[&str], path: &Path) {
-    let status = Command::new(program).args(arguments).arg(path).status().unwrap();
-    assert!(status.success(), "{program} needs root, as all of these tests do");
-}
 
 #[tokio::test]
 async fn a_full_disk_refuses_in_words_loses_nothing_and_heals() {
     let disk = SmallDisk::mount();
-    let data_dir = disk.dir.path().join("data");
+    let data_dir = disk.path().join("data");
     let fleet = Fleet::start_with(|config| config.data_dir = data_dir).await;
     let agent = Setup::of("h1", &["hv1"]).start(&fleet).await;
     fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
-    let filler = disk.dir.path().join("filler");
+    let filler = disk.path().join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
     // Space that the log of the store holds already may take a few commits more.

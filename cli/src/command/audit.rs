@@ -1,6 +1,6 @@
 //! `hostler audit`: what was changed and what was refused, oldest first.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use hostler_common::rpc::hostler::site::v1::ListAuditRequest;
@@ -27,14 +27,18 @@ Needs the role admin.",
     after_long_help = "\
 Examples:
   hostler audit --since 1h
+  hostler audit --since 2026-11-20T00:00:00Z --until 2026-11-21T00:00:00Z --limit 100000
   hostler audit --identity operator/alice
   hostler audit --follow
   hostler audit --json | jq -r 'select(.code != \"OK\") | [.time, .identity, .rpc, .message] | @tsv'"
 )]
 pub(crate) struct Audit {
-    /// Only what happened in so long, as 1h or 7days
-    #[arg(long, value_name = "DURATION", value_parser = since)]
-    since: Option<Duration>,
+    /// Only what happened since then: so long ago, as 1h or 7days, or at a time, as 2026-11-22T07:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Option<UnixMillis>,
+    /// Only what happened before then
+    #[arg(long, value_name = "WHEN", value_parser = moment, conflicts_with = "follow")]
+    until: Option<UnixMillis>,
     /// Only of identities that hold this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     identity: String,
@@ -46,8 +50,15 @@ pub(crate) struct Audit {
     follow: bool,
 }
 
-fn since(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 1h or 7days"))
+fn moment(text: &str) -> Result<UnixMillis, String> {
+    let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(UnixMillis(UnixMillis::now().0.saturating_sub(millis(ago))));
+    }
+    let at = humantime::parse_rfc3339_weak(text)
+        .map_err(|error| format!("{error}; write it as 1h or 7days, or as 2026-11-22T07:00:00Z"))?;
+    Ok(UnixMillis(millis(since_1970(at))))
 }
 
 const CALL: Call = Call::administer("ListAudit");
@@ -66,10 +77,8 @@ impl Audit {
     async fn read(&self, context: &Context) -> Result<(), Failure> {
         let coordinator = Coordinator::connect(&context.settings).await?;
         let request = ListAuditRequest {
-            since: self.since.map(|ago| {
-                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-                UnixMillis(UnixMillis::now().0.saturating_sub(ago)).into()
-            }),
+            since: self.since.map(Into::into),
+            until: self.until.map(Into::into),
             identity: self.identity.clone(),
             at_most: self.limit,
             follow: self.follow,
@@ -89,5 +98,20 @@ impl Audit {
                 })?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_so_long_ago_or_a_time_in_utc() {
+        let at = UnixMillis(1_795_300_000_000);
+        assert_eq!(moment("2026-11-21T22:26:40Z"), Ok(at));
+        assert_eq!(moment("2026-11-21 22:26:40"), Ok(at));
+        let ago = moment("1h").unwrap();
+        assert!(ago < UnixMillis::now() && ago > at);
+        assert!(moment("yesterday").is_err());
     }
 }

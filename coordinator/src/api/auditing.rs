@@ -27,8 +27,14 @@ pub(super) async fn list(
         }
         at_most => at_most,
     };
+    if request.follow && request.until.is_some() {
+        return Err(Status::invalid_argument(
+            "follow goes on for ever, and until says when to stop: one of them",
+        ));
+    }
     let asked = audit::Asked {
         since: request.since.map(UnixMillis::from),
+        until: request.until.map(UnixMillis::from),
         identity: request.identity,
         at_most,
         follow: request.follow,

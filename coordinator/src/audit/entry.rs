@@ -63,6 +63,9 @@ pub struct Entry {
     held_back: u64,
     #[serde(skip)]
     refusal: bool,
+    /// Whoever it is about has shown the secret of a token.
+    #[serde(skip)]
+    holder: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -86,6 +89,7 @@ impl Entry {
             duration_ms: None,
             held_back: 0,
             refusal: false,
+            holder: false,
         }
     }
 
@@ -104,12 +108,17 @@ impl Entry {
     }
 
     /// Refusals or entries that are only counted.
-    pub(super) fn counted(event: Event, count: u64) -> Self {
+    pub(super) fn counted(event: Event, count: u64, why: &str) -> Self {
         Self {
             held_back: count,
-            code: name(Code::ResourceExhausted),
-            ..Self::done(event, "", "")
+            ..Self::done(event, "", "").answered(Code::ResourceExhausted, why)
         }
+    }
+
+    /// The same about somebody who has shown a token's secret: no guess, and not one of a storm of guesses.
+    #[must_use]
+    pub fn of_a_holder(self) -> Self {
+        Self { holder: true, ..self }
     }
 
     /// The same about an rpc.
@@ -150,6 +159,11 @@ impl Entry {
     /// Whether it is about somebody who has no certificate of ours.
     pub(super) fn is_of_a_stranger(&self) -> bool {
         self.event == Event::Enrolment || (self.event == Event::Handshake && self.identity.is_empty())
+    }
+
+    /// Whether whoever it is about has at least a token.
+    pub(super) fn is_of_a_holder(&self) -> bool {
+        self.holder
     }
 
     /// With its line feed.

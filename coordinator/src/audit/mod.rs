@@ -36,7 +36,8 @@ const REFUSALS_AT_MOST: u32 = 50;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
 
 /// The same of those who enrol, whom nobody knows: a storm of them neither hides what somebody with a certificate was refused,
-/// nor pushes the old lines out within a day. It makes 10 MiB a day at most.
+/// nor pushes the old lines out within a day. It makes 10 MiB a day at most. Those who come with a token that was made here, used or
+/// expired, have the same measure again: a storm of guesses hides none of them.
 const STRANGERS_AT_MOST: u32 = 20;
 const STRANGERS_PERIOD: Duration = Duration::from_secs(60);
 
@@ -96,6 +97,7 @@ struct Inner {
     state: Arc<State>,
     refusals: Throttle,
     strangers: Throttle,
+    holders: Throttle,
 }
 
 /// What the writer and the others share.
@@ -128,6 +130,7 @@ impl Audit {
             state,
             refusals: Throttle::new(REFUSALS_AT_MOST, REFUSALS_PERIOD),
             strangers: Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD),
+            holders: Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD),
         }))))
     }
 
@@ -135,6 +138,7 @@ impl Audit {
     pub fn note(&self, entry: &Entry) {
         let Some(inner) = &self.0 else { return };
         let measure = match entry.is_refusal() {
+            true if entry.is_of_a_holder() => Some(&inner.holders),
             true if entry.is_of_a_stranger() => Some(&inner.strangers),
             true => Some(&inner.refusals),
             false => None,
@@ -188,7 +192,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_storm_of_strangers_hides_no_refusal_of_somebody_with_a_certificate() {
+    async fn a_storm_of_strangers_hides_no_refusal_of_somebody_with_a_certificate_or_a_token() {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::start(dir.path()).unwrap();
         let storm = 1000;
@@ -204,11 +208,14 @@ mod tests {
             "no",
         );
         audit.note(&denied);
+        let used = Entry::refused(Event::Enrolment, "", "192.0.2.8:1", Code::PermissionDenied, "used");
+        audit.note(&used.of_a_holder());
         audit.end().await;
         let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
         let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();
         assert_eq!(count(r#""event":"call""#), 1, "{text}");
-        let guesses = count(r#""event":"enrolment""#);
+        assert_eq!(count(r#""message":"used""#), 1, "{text}");
+        let guesses = count(r#""message":"no""#);
         assert!(guesses < storm / 10, "{guesses}");
         assert!(
             text.contains(&format!(r#""held_back":{}"#, storm - guesses)),

@@ -28,6 +28,8 @@ const BYTES_AT_MOST: usize = 32 << 20;
 pub struct Asked {
     /// What happened at or after this.
     pub since: Option<UnixMillis>,
+    /// What happened before this.
+    pub until: Option<UnixMillis>,
     /// Of identities that hold this text.
     pub identity: String,
     /// At most this many of what is written, the newest.
@@ -50,13 +52,20 @@ impl Asked {
     fn fits(&self, line: &str) -> bool {
         // What a death has torn is told, unless somebody looks for something.
         let Ok(told) = serde_json::from_str::<Told>(line) else {
-            return self.since.is_none() && self.identity.is_empty();
+            return self.since.is_none() && self.until.is_none() && self.identity.is_empty();
         };
-        let late = self.since.is_none_or(|since| {
-            OffsetDateTime::parse(&told.time, &Rfc3339)
-                .is_ok_and(|at| at.unix_timestamp_nanos() / 1_000_000 >= i128::from(since.0))
-        });
-        late && told.identity.contains(&self.identity)
+        told.identity.contains(&self.identity) && self.covers(&told.time)
+    }
+
+    fn covers(&self, time: &str) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        OffsetDateTime::parse(time, &Rfc3339).is_ok_and(|at| {
+            let at = at.unix_timestamp_nanos() / 1_000_000;
+            self.since.is_none_or(|since| at >= i128::from(since.0))
+                && self.until.is_none_or(|until| at < i128::from(until.0))
+        })
     }
 }
 
@@ -164,6 +173,7 @@ mod tests {
         let read = |identity: &str| {
             let asked = Asked {
                 since: None,
+                until: None,
                 identity: identity.to_owned(),
                 at_most: 10,
                 follow: false,

@@ -29,6 +29,11 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often what was only counted is written.
 const COUNTS_EVERY: Duration = Duration::from_secs(10);
 
+/// What the two lines say that hold a number only.
+const HELD_BACK: &str = "refusals that were not written one by one: too many of their kind";
+const LOST: &str =
+    "entries that are missing here: the disk of the audit log was too full or too slow for them";
+
 /// Lines that a follower may be behind.
 const BEHIND_AT_MOST: usize = 1024;
 
@@ -111,24 +116,38 @@ impl Writer {
     }
 
     fn write_counts(&mut self) {
-        let counts = [
-            (Event::HeldBack, &self.state.held_back),
-            (Event::Lost, &self.state.lost),
+        // Another handle, so that the writer can be changed meanwhile.
+        let state = Arc::clone(&self.state);
+        let counters = [
+            (Event::HeldBack, &state.held_back, HELD_BACK),
+            (Event::Lost, &state.lost, LOST),
         ];
-        let counted = counts.map(|(event, count)| (event, count.swap(0, Ordering::Relaxed)));
-        for (event, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
-            if event == Event::Lost {
-                tracing::error!(
-                    count,
-                    "entries of the audit log are lost: the disk is too slow for them"
-                );
+        for (event, counter, why) in counters {
+            let count = counter.swap(0, Ordering::Relaxed);
+            if count == 0 {
+                continue;
             }
-            self.write(Entry::counted(event, count).to_line());
+            let line = Entry::counted(event, count, why).to_line();
+            let written = self.append(&line);
+            match &written {
+                Err(_) => drop(counter.fetch_add(count, Ordering::Relaxed)),
+                Ok(()) if event == Event::Lost => tracing::error!(count, "{LOST}"),
+                Ok(()) => {}
+            }
+            self.tell("write", written);
+            let _ = self.news.send(line.into());
         }
     }
 
     fn write(&mut self, line: String) {
+        // What is missing is told where it is missing.
+        if self.state.troubled.load(Ordering::Relaxed) {
+            self.write_counts();
+        }
         let written = self.append(&line);
+        if written.is_err() {
+            self.state.lost.fetch_add(1, Ordering::Relaxed);
+        }
         self.tell("write", written);
         // Who follows sees it also when the disk does not take it.
         let _ = self.news.send(line.into());
@@ -291,6 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn who_follows_is_led_across_a_rotation_and_who_reads_finds_the_files_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let mut news = writer.look().news;
+        for round in 0..3 {
+            writer.write(format!("{round}\n"));
+            writer.open.as_mut().unwrap().length = FILE_AT_MOST;
+        }
+        let heard: Vec<_> = std::iter::from_fn(|| news.try_recv().ok()).collect();
+        assert_eq!(heard.concat(), "0\n1\n2\n");
+        let mut text = String::new();
+        for (mut file, _) in writer.look().files {
+            file.read_to_string(&mut text).unwrap();
+        }
+        assert_eq!(text, "0\n1\n2\n");
+    }
+
+    #[test]
     fn a_torn_line_does_not_spoil_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(NAME), "whole\nto").unwrap();
@@ -311,7 +348,13 @@ mod tests {
         std::fs::remove_file(&place).unwrap();
         writer.write("kept\n".to_owned());
         assert!(!writer.state.troubled.load(Ordering::Relaxed));
-        assert_eq!(std::fs::read_to_string(place.join(NAME)).unwrap(), "kept\n");
+        let text = std::fs::read_to_string(place.join(NAME)).unwrap();
+        let (missing, kept) = text.split_once('\n').unwrap();
+        assert_eq!(kept, "kept\n");
+        assert!(
+            missing.contains(r#""event":"lost""#) && missing.contains(r#""held_back":1"#),
+            "{missing}"
+        );
     }
 
     #[test]

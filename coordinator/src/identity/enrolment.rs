@@ -11,6 +11,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use hostler_common::DEFAULT_PORT;
 use hostler_common::error::Chain;
+use hostler_common::id::HostName;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_server::EnrolService;
 use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
 use hostler_common::throttle::Throttle;
@@ -99,6 +100,23 @@ impl EnrolError {
             Self::Contended | Self::Sign(_) | Self::Tokens(_) => Status::unavailable(message),
         }
     }
+
+    /// Whether it is only said to who has shown the secret of a token.
+    fn is_of_a_holder(&self) -> bool {
+        match self {
+            Self::TooOften { .. } | Self::Tokens(_) => false,
+            Self::Request(_) | Self::Contended | Self::Sign(_) => true,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Form(_) | Refusal::Unknown { .. } | Refusal::Altered { .. } => false,
+                Refusal::OtherCa { .. }
+                | Refusal::Used { .. }
+                | Refusal::Expired { .. }
+                | Refusal::Revoked { .. }
+                | Refusal::HostRevoked { .. }
+                | Refusal::ClockWentBack { .. } => true,
+            },
+        }
+    }
 }
 
 /// Who tries to enrol; what the listener knows.
@@ -127,8 +145,8 @@ impl Caller {
 pub struct Attempt<'a> {
     /// From where.
     pub from: SocketAddr,
-    /// The token's id, when it could be read.
-    pub token: Option<TokenId>,
+    /// The token's id and the host that it names, when it could be read. Whoever wrote it may have made both up.
+    pub token: Option<(TokenId, &'a HostName)>,
     /// What became of it: the host's new certificate ends then.
     pub outcome: Result<(&'a Identity, UnixMillis), &'a EnrolError>,
 }
@@ -200,7 +218,10 @@ impl Enrolment {
     ) -> Result<EnrolResponse, EnrolError> {
         let token =
             EnrolToken::parse(&request.token).map_err(|error| EnrolError::Refused(Refusal::Form(error)));
-        let id = token.as_ref().ok().map(EnrolToken::id);
+        let named = token
+            .as_ref()
+            .ok()
+            .map(|token| (token.id(), token.host().clone()));
         let neighbours = neighbourhood(from.ip());
         let outcome = match self.by_address.look(&neighbours) {
             Err(TooOften { wait }) => Err(EnrolError::TooOften {
@@ -219,7 +240,7 @@ impl Enrolment {
         };
         self.tell(&Attempt {
             from,
-            token: id,
+            token: named.as_ref().map(|(id, host)| (*id, host)),
             outcome: match &outcome {
                 Ok(enrolled) => Ok((&enrolled.identity, enrolled.not_after)),
                 Err(error) => Err(error),
@@ -348,7 +369,8 @@ impl Enrolment {
     }
 
     fn note(&self, attempt: &Attempt<'_>) {
-        let token = attempt.token.map(|id| format!("token {id}")).unwrap_or_default();
+        let named = attempt.token.map(|(id, host)| format!("token {id} for {host}"));
+        let token = named.unwrap_or_default();
         let entry = match attempt.outcome {
             Ok((identity, valid_until)) => {
                 let words = format!("{token}: certificate until {valid_until}");
@@ -359,7 +381,11 @@ impl Enrolment {
                     true => Chain(error).to_string(),
                     false => format!("{token}: {}", Chain(error)),
                 };
-                Entry::refused(Event::Enrolment, "", attempt.from, error.status().code(), &words)
+                let entry = Entry::refused(Event::Enrolment, "", attempt.from, error.status().code(), &words);
+                match error.is_of_a_holder() {
+                    true => entry.of_a_holder(),
+                    false => entry,
+                }
             }
         };
         self.audit.note(&entry);
@@ -368,7 +394,7 @@ impl Enrolment {
     fn tell(&self, attempt: &Attempt<'_>) {
         let (peer, token) = (
             attempt.from,
-            attempt.token.map(|id| id.to_string()).unwrap_or_default(),
+            attempt.token.map(|(id, _)| id.to_string()).unwrap_or_default(),
         );
         self.note(attempt);
         match attempt.outcome {
