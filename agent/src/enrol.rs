@@ -1,7 +1,7 @@
 //! The arguments of `hostler-agent enrol`, and what a person sees of it.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,9 +31,6 @@ pub(crate) struct EnrolArguments {
     /// configuration names.
     #[arg(long, value_name = "HOST:PORT", value_parser = enrolment_address)]
     coordinator: Option<CoordinatorAddress>,
-    /// The agent's configuration file. One that does not exist is made.
-    #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
-    config: PathBuf,
     /// For how long a coordinator that is away or busy is tried again. A refusal ends it at once.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     wait: Duration,
@@ -54,7 +51,7 @@ struct Source {
 }
 
 impl EnrolArguments {
-    pub(crate) fn enrol(&self) -> anyhow::Result<()> {
+    pub(crate) fn enrol(&self, config: &Path) -> anyhow::Result<()> {
         let from = match (&self.from.token, &self.from.token_file) {
             (Some(word), _) => {
                 // Whoever pastes it there the next time may read this first.
@@ -69,14 +66,14 @@ impl EnrolArguments {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(self.with(token))
+        runtime.block_on(self.with(token, config))
     }
 
-    async fn with(&self, token: EnrolToken) -> anyhow::Result<()> {
+    async fn with(&self, token: EnrolToken, config: &Path) -> anyhow::Result<()> {
         let enrolment = Enrolment {
             token,
             coordinator: self.coordinator.clone(),
-            config: std::path::absolute(&self.config).context("this directory has no name")?,
+            config: std::path::absolute(config).context("this directory has no name")?,
             service: match self.no_start {
                 true => Service::Leave,
                 false => Service::Start,

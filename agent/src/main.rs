@@ -28,10 +28,15 @@ use crate::enrol::EnrolArguments;
 ///
 /// Example: hostler-agent --config /etc/hostler/agent.toml --check
 #[derive(Parser)]
-#[command(name = "hostler-agent", version = hostler_common::BUILD, args_conflicts_with_subcommands = true)]
+#[command(name = "hostler-agent", version = hostler_common::BUILD)]
 struct Arguments {
-    /// The configuration file.
-    #[arg(long, value_name = "PATH", default_value = "/etc/hostler/agent.toml")]
+    /// The agent's configuration file. `enrol` makes one that does not exist.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/etc/hostler/agent.toml"
+    )]
     config: PathBuf,
     /// Check the configuration, the credentials and the programs, print what is found, and end.
     #[arg(long)]
@@ -79,7 +84,10 @@ fn whole(arguments: &Arguments) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write manual pages to {}", folder.display()));
     }
     if let Some(Command::Enrol(asked)) = &arguments.command {
-        return asked.enrol();
+        if arguments.check {
+            bail!("--check looks at what is there, and enrol changes it; run one after the other");
+        }
+        return asked.enrol(&arguments.config);
     }
     let config = AgentConfig::load(&arguments.config)?;
     telemetry::start(config.log);

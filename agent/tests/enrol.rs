@@ -16,14 +16,18 @@ fn token() -> String {
 }
 
 fn enrol(dir: &Path, arguments: &[&str], stdin: &str) -> Output {
+    agent(dir, &["enrol"], arguments, stdin)
+}
+
+/// The program with the host's configuration named between the two.
+fn agent(dir: &Path, before: &[&str], after: &[&str], stdin: &str) -> Output {
     #[allow(clippy::disallowed_methods, reason = "the program is what is tested")]
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostler-agent"));
-    let config = dir.join("agent.toml");
     let mut child = command
-        .arg("enrol")
+        .args(before)
         .arg("--config")
-        .arg(config)
-        .args(arguments)
+        .arg(dir.join("agent.toml"))
+        .args(after)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -72,6 +76,30 @@ fn a_typo_in_the_token_is_said_before_anything_is_sent_and_the_token_is_not() {
         assert!(!said.contains(&typo[12..30]), "{said}");
         assert!(!dir.path().join("identity").exists());
     }
+}
+
+#[test]
+fn the_configuration_may_be_named_before_or_after_the_command_and_a_check_goes_alone() {
+    let dir = host("coordinator.example.org:1312");
+    for (before, after) in [
+        (vec!["enrol"], vec!["--token-file", "-"]),
+        (vec![], vec!["enrol", "--token-file", "-"]),
+    ] {
+        let said = words(&agent(dir.path(), &before, &after, &token()));
+        assert!(said.contains("give it as --coordinator"), "{said}");
+    }
+    let checked = agent(
+        dir.path(),
+        &[],
+        &["--check", "enrol", "--token-file", "-"],
+        &token(),
+    );
+    let said = words(&checked);
+    assert!(
+        !checked.status.success() && said.contains("one after the other"),
+        "{said}"
+    );
+    assert!(!dir.path().join("identity").exists());
 }
 
 #[test]
