@@ -315,6 +315,7 @@ fn credentials_way_out(error: &CredentialsError) -> String {
         CredentialsError::ForeignKey { path, .. } => format!("chown root {}", path.display()),
         CredentialsError::NotPem { .. }
         | CredentialsError::NoCertificate { .. }
+        | CredentialsError::CaExpired { .. }
         | CredentialsError::BadRoot { .. }
         | CredentialsError::Unreadable { .. }
         | CredentialsError::KeyCount { .. }

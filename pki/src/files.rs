@@ -4,6 +4,8 @@
 //! It reads them and never writes any (issued.rs does). The invariant: credentials that load are usable; whatever
 //! a peer would refuse is refused here first, with the file's name and what to do.
 
+mod error;
+
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -18,11 +20,12 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::Deserialize;
-use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+pub use error::CredentialsError;
+
 use crate::TlsConfigError;
-use crate::certificate::{CertificateFacts, FactsError, pem_of};
+use crate::certificate::{CertificateFacts, pem_of};
 use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
 use crate::verify::{self, Usage, VerifyError};
@@ -47,6 +50,8 @@ pub struct TlsFiles {
 pub struct Credentials {
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) ca: Arc<[CertificateDer<'static>]>,
+    /// When the first of them ends.
+    ca_ends: UnixMillis,
     /// Which of `ca` our certificate leads to.
     signer: usize,
     pub(crate) certified: Arc<CertifiedKey>,
@@ -61,7 +66,7 @@ impl Credentials {
     /// # Errors
     /// Names the file, and says what is wrong with it.
     pub fn load(files: &TlsFiles) -> Result<Self, CredentialsError> {
-        let ca = read_certificates(&files.ca)?;
+        let (ca, ca_ends) = valid_roots(read_certificates(&files.ca)?, &files.ca)?;
         let roots = roots_of(&ca, &files.ca)?;
         // One file for both is read once, or it could be replaced in between.
         let (chain, key) = if files.certificate == files.key {
@@ -98,6 +103,7 @@ impl Credentials {
         Ok(Self {
             roots,
             ca: ca.into(),
+            ca_ends,
             signer,
             certified: Arc::new(certified),
             identity,
@@ -118,6 +124,11 @@ impl Credentials {
 
     pub(crate) fn root_certificate(&self) -> &CertificateDer<'static> {
         &self.ca[self.signer]
+    }
+
+    /// Whether one of the roots has ended since: it vouches for nobody any more.
+    pub(crate) fn has_lost_a_root(&self) -> bool {
+        self.ca_ends < UnixMillis::now()
     }
 
     /// Every root that is trusted, PEM: what a coordinator tells its hosts.
@@ -162,132 +173,37 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why credentials were not taken.
-#[derive(Debug, Error)]
-pub enum CredentialsError {
-    /// Missing, or not ours to read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A directory, a socket, a pipe, or something huge.
-    #[error("{} is not a file of at most {MAX_FILE_LEN} bytes", path.display())]
-    NotAFile {
-        /// What it is called.
-        path: PathBuf,
-    },
-    /// Broken PEM.
-    #[error("{} is not PEM: {problem}", path.display())]
-    NotPem {
-        /// The file.
-        path: PathBuf,
-        /// What the reader says.
-        problem: String,
-    },
-    /// No certificate in it.
-    #[error("{} holds no certificate; expected a PEM section BEGIN CERTIFICATE", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate in the CA file that is no CA's.
-    #[error("{} holds a certificate that cannot be a root", path.display())]
-    BadRoot {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says.
-        #[source]
-        source: rustls::Error,
-    },
-    /// The certificate is not X.509.
-    #[error("{} does not hold an X.509 certificate", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: FactsError,
-    },
-    /// Others could read the key.
-    #[error("the key {} has mode {mode:04o}, so others may use it; run: chmod 0600 {}", path.display(), path.display())]
-    LooseKey {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Another user could replace the key of a process that runs as root.
-    #[error("the key {} belongs to the user with number {owner}, who may change it under us; run: chown root {}", path.display(), path.display())]
-    ForeignKey {
-        /// The file.
-        path: PathBuf,
-        /// Its owner, by number.
-        owner: u32,
-    },
-    /// None, or more than one.
-    #[error("{} holds {count} private keys; exactly one is expected", path.display())]
-    KeyCount {
-        /// The file.
-        path: PathBuf,
-        /// How many.
-        count: usize,
-    },
-    /// A key of a kind that we do not know.
-    #[error("the key in {} cannot be used; issue a new one with hostler-pki", path.display())]
-    BadKey {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says.
-        #[source]
-        source: rustls::Error,
-    },
-    /// Key and certificate do not belong together.
-    #[error("the key {} does not belong to the certificate {}", key.display(), certificate.display())]
-    Mismatch {
-        /// The key's file.
-        key: PathBuf,
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// What rustls says.
-        #[source]
-        source: rustls::Error,
-    },
-    /// Peers would refuse it.
-    #[error("the certificate {} is not accepted with the CA {}", path.display(), ca.display())]
-    NotAccepted {
-        /// The certificate's file.
-        path: PathBuf,
-        /// The CA's file.
-        ca: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<VerifyError>,
-    },
-}
-
-impl CredentialsError {
-    /// The last moment of our own certificate, when its end is what is wrong: then a new one cures it.
-    pub fn expired_at(&self) -> Option<UnixMillis> {
-        match self {
-            Self::NotAccepted { source, .. } => match **source {
-                VerifyError::Expired { not_after } => Some(not_after),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
 /// Reads the CA certificates in `path`.
 ///
 /// # Errors
 /// When there is none, or one cannot be a root.
 pub fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialsError> {
     roots_of(&read_certificates(path)?, path)
+}
+
+/// Those that have not expired, and when the first of them does. TLS does not look: a root is trusted as it is, and one whose
+/// key was lost long ago would vouch for ever.
+fn valid_roots(
+    certificates: Vec<CertificateDer<'static>>,
+    path: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, UnixMillis), CredentialsError> {
+    let now = UnixMillis::now();
+    let end = |certificate: &CertificateDer<'_>| {
+        // What cannot be read is refused as a root.
+        CertificateFacts::read(certificate).map_or(UnixMillis(i64::MAX), |facts| facts.not_after)
+    };
+    let ended = certificates.iter().map(end).max();
+    let valid: Vec<_> = certificates.into_iter().filter(|ca| end(ca) >= now).collect();
+    match (valid.iter().map(end).min(), ended) {
+        (Some(first), _) => Ok((valid, first)),
+        (None, Some(not_after)) => Err(CredentialsError::CaExpired {
+            path: path.to_owned(),
+            not_after,
+        }),
+        (None, None) => Err(CredentialsError::NoCertificate {
+            path: path.to_owned(),
+        }),
+    }
 }
 
 fn roots_of(

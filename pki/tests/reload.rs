@@ -134,6 +134,34 @@ async fn what_is_not_valid_yet_is_taken_once_it_is_without_another_change() {
     tokio::time::timeout(DEADLINE, valid).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_root_that_ends_is_trusted_no_more_without_another_change() {
+    let fleet = Fleet::new();
+    let files = one_file(&fleet);
+    let dir = tempfile::tempdir().unwrap();
+    let domain = "example.org".parse().unwrap();
+    Authority::init(dir.path(), domain, Duration::from_secs(2)).unwrap();
+    let ending = fs::read_to_string(dir.path().join("ca.crt")).unwrap();
+    let good = fs::read_to_string(&files.ca).unwrap();
+    fs::write(&files.ca, ending.clone() + &good).unwrap();
+    let mut reloaded = Reloaded::load(files.clone()).unwrap();
+    assert_eq!(reloaded.current().ca_pem(), ending.clone() + &good);
+    let ended = async {
+        while reloaded.poll().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.unwrap();
+    assert_eq!(reloaded.current().ca_pem(), good);
+    assert!(reloaded.poll().unwrap().is_none());
+    fs::write(&files.ca, ending).unwrap();
+    let said = words(&reloaded.poll().unwrap_err());
+    assert!(
+        said.contains("expired at") && said.contains("get the new one"),
+        "{said}"
+    );
+}
+
 #[test]
 fn one_file_is_never_seen_half_replaced() {
     let fleet = Fleet::new();

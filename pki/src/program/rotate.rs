@@ -20,10 +20,12 @@ The steps, each of which may be repeated, also after it was cut short:
   2. hostler-pki rotate-ca switch --dir pki
      The new root signs. Give every coordinator, host and client a new certificate.
      Enrolled agents renew theirs by themselves: wait one life of their certificates.
+     hostler status names the agents and clients that still have one of the old root.
      Enrolment tokens from before name the old root: once the coordinator has its new
      certificate, make new ones.
   3. hostler-pki rotate-ca finish --dir pki --drop ID
-     The old root is trusted no more. Give pki/ca.crt to everybody once again.
+     The old root is trusted no more: the coordinator ends every connection by a certificate
+     of it, and tells its agents. Give pki/ca.crt to everybody else once again.
 Who misses step 1 is cut off when the coordinator shows a certificate of the new root;
 who misses step 2 is cut off by step 3. Files that go out of use are kept as
 ca.key.DATE.ID and ca.crt.DATE.ID.";
@@ -84,6 +86,12 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Outcome> {
 /// Drops the old root, and says what can be seen from here of those who are cut off by it.
 fn finish(dir: &Path, drop: Option<&str>) -> anyhow::Result<Did> {
     let leaves = rotation::status(dir)?.signed_by_old();
+    if drop.is_none() && !leaves.is_empty() {
+        output::error(&format!(
+            "hostler-pki: still signed by the old root: {}",
+            names(&leaves)
+        ));
+    }
     let did = rotation::finish(dir, drop)?;
     if did == Did::Now && !leaves.is_empty() {
         output::error(&format!(
@@ -131,7 +139,7 @@ fn tell(now: &Rotation) -> String {
         Stage::Switching => format!("next: hostler-pki rotate-ca switch --dir {dir}"),
         Stage::Switched => format!(
             "next: give every coordinator, host and client a new certificate (hostler-pki issue ... --force; enrolled agents \
-             renew by themselves);\n      when nobody has one of the old root: hostler-pki rotate-ca finish --dir {dir} --drop {old}"
+             renew by themselves);\n      when nobody has one of the old root, as hostler status tells: hostler-pki rotate-ca finish --dir {dir} --drop {old}"
         ),
     });
     lines.join("\n")

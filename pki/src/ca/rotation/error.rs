@@ -67,8 +67,8 @@ pub enum RotationError {
     SwitchFirst,
     /// Nobody has said that the old root may go.
     #[error(
-        "finish drops the root {old}: whoever has a certificate that it signed, or trusts nothing else, is cut off; when \
-         nobody is left who does, name it with --drop {old}"
+        "finish drops the root {old}: whoever has a certificate that it signed, or trusts nothing else, is cut off at once; \
+         hostler status names the agents and clients that have one; when nobody is left, name it with --drop {old}"
     )]
     Consent {
         /// The old root's id.
