@@ -53,7 +53,37 @@ packages_complete() {
   on_pk 'for part in /usr/share/man/man1/hostler.1.gz /usr/share/man/man1/hostler-storage-expand.1.gz /usr/share/man/man1/hostler-pki-issue.1.gz \
     /usr/share/man/man8/hostler-agent.8.gz /usr/share/man/man8/hostler-coordinator.8.gz /usr/share/bash-completion/completions/hostler \
     /usr/share/zsh/vendor-completions/_hostler /usr/share/fish/vendor_completions.d/hostler.fish; do test -s $part || { echo "$part is missing"; exit 1; }; done
-    bash -n /usr/share/bash-completion/completions/hostler'
+    bash -n /usr/share/bash-completion/completions/hostler' && packages_pages
+}
+
+# A page for each command of each program, also for those that were added since.
+packages_pages() {
+  local missing
+  missing="$(on_pk 'pages() {
+      for command in $("$@" --help | sed -n "/^Commands:/,/^\$/s/^  \([a-z-]*\) .*/\1/p"); do
+        [ "$command" != help ] || continue
+        ls "/usr/share/man/man$section/$(echo "$*" "$command" | tr " " -).$section.gz" 2>&1 >/dev/null
+        pages "$@" "$command"
+      done
+    }
+    section=1; pages hostler; pages hostler-pki; section=8; pages hostler-agent; pages hostler-coordinator')"
+  echo "$missing"
+  [[ -z "$missing" ]]
+}
+
+# In a tree that nothing runs in, as where an image is made; a user of the coordinator's name is there already.
+packages_in_an_image() {
+  local said
+  said="$(unshare --mount bash -eu -c 'mount -t tmpfs image "$1/image"
+    mkdir "$1"/image/{upper,work,tree}
+    mount -t overlay -o "lowerdir=$2,upperdir=$1/image/upper,workdir=$1/image/work" image "$1/image/tree"
+    cp "$1"/before/*.deb "$1/image/tree/root/"
+    chroot "$1/image/tree" sh -eu -c "cd /root; useradd --shell /bin/bash hostler
+      dpkg -i hostler*.deb && dpkg --audit && test -L /etc/systemd/system/multi-user.target.wants/hostler-agent.service
+      dpkg --purge hostler-agent hostler-coordinator hostler; ! ls /etc/hostler"' image "$PACKAGES_DIR" "$BED_BASE" 2>&1)" || { echo "$said"; return 1; }
+  echo "$said"
+  # Nothing was left, so nothing is said to be.
+  [[ "$said" == *"the user hostler was there before this package and can log in"* && "$said" != *"is left as it is"* ]]
 }
 
 packages_serve() {
@@ -130,6 +160,20 @@ packages_upgrade() {
   [[ "$(on_pk 'hostler operations list')" != *attention* ]]
 }
 
+# dpkg dies with its machine while it configures; what is asked for then is what its own words ask for.
+packages_killed() {
+  on_pk 'printf "#!/bin/sh\nkill -KILL \$(pgrep -x dpkg) \$PPID\n" >/usr/local/bin/deb-systemd-invoke; chmod 0755 /usr/local/bin/deb-systemd-invoke
+    ! dpkg -i before/*.deb; rm /usr/local/bin/deb-systemd-invoke; dpkg --audit | grep hostler' || return 1
+  on_pk 'dpkg --configure -a && dpkg -i before/*.deb && test -z "$(dpkg --audit)"' || return 1
+  wait_for 30 packages_listed 'in service'
+}
+
+# A unit that somebody masked stays masked, and nothing fails for it. Stopped first: a masked unit has no KillMode=.
+packages_masked() {
+  on_pk 'systemctl stop hostler-agent && systemctl mask hostler-agent && dpkg -i after/*.deb' && packages_state hostler-agent ActiveState inactive || return 1
+  on_pk 'systemctl unmask hostler-agent && systemctl start hostler-agent' && wait_for 30 packages_listed 'in service'
+}
+
 packages_stay_running() {
   local site
   site="$(on_pk 'cat /run/site.pid')"
@@ -168,6 +212,7 @@ stage_packages() {
   say "packages: built as Debian's, and looked at"
   check "the programs for packages are there" test -x "${HOSTLER_TEST_BIN:-}/hostler-agent" || return 0
   PACKAGES_DIR="$(mktemp -d)"
+  mkdir "$PACKAGES_DIR/image"
   if check "packages are built from the programs" packages_build; then
     check "lintian has nothing to say about them" lintian --allow-root --fail-on error,warning --tag-display-limit 0 "$PACKAGES_DIR"/before/*.deb || true
     check "systemd calls the coordinator's exposure 1.5 at most" packages_exposed hostler-coordinator 15 || true
@@ -186,7 +231,8 @@ packages_on_a_host() {
   say "packages: on a host that boots systemd"
   if check "a host of the test bed boots" packages_host_up; then
     check "without a certificate both services are quietly inactive" packages_quiet || true
-    check "manual pages and completions are where they are looked for" packages_complete || true
+    check "without a running systemd they are installed all the same, and purged" packages_in_an_image || true
+    check "every command has its manual page, and the shells their completions" packages_complete || true
     if check "with certificates both serve, and the client sees the host" packages_serve; then
       check "state and keys belong to who needs them" packages_modes || true
       check "within the agent's limits restic and a site's program do their work, and no more" packages_hypervisor_up || true
@@ -194,6 +240,8 @@ packages_on_a_host() {
       check "an agent that hangs is found out and replaced" packages_watched hostler-agent || true
       check "a service that crashes again and again is started again for ever" packages_crash_for_ever || true
       check "an upgrade leaves a running operation and the configuration alone" packages_upgrade || true
+      check "an upgrade, or a step back, whose dpkg is killed is finished by the next" packages_killed || true
+      check "a unit that somebody masked stays masked" packages_masked || true
       check "what a site left running goes on when the agent is restarted" packages_stay_running || true
       check "removing the packages leaves configuration, state and keys" packages_remove || true
       check "purging them leaves state and keys, and says where" packages_purge || true
