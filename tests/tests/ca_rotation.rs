@@ -6,17 +6,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hostler_agent::identity::enrol::{CallError, EnrolError};
+use hostler_agent::identity::enrol::EnrolError;
 use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions, rotation};
 use hostler_pki::issued::Existing;
-use hostler_pki::{CoordinatorAddress, Credentials, EnrolToken, TlsFiles};
+use hostler_pki::{ChannelOptions, CoordinatorAddress, Credentials, EnrolToken, TlsFiles};
 use hostler_tests::fleet::Fleet;
 use hostler_tests::kept::KeptHost;
 use hostler_tests::wait;
+use tempfile::TempDir;
 
 const AVAILABLE: HypervisorState = HypervisorState::AvailableToCreate;
 
@@ -73,17 +74,8 @@ async fn a_host_enrols_by_one_command_and_its_agent_is_listed() {
     host.begin(&agents_at(&fleet));
     fleet.until_state("h1-hv", AVAILABLE).await;
     host.stop().await;
-    // With the token that is used up, and the key of it gone.
-    let again = host.enrol(&token, &fleet.enrol_at()).await.unwrap_err();
-    assert!(
-        matches!(
-            again,
-            EnrolError::Call {
-                source: CallError::Refused { .. }
-            }
-        ),
-        "{again:?}"
-    );
+    let again = host.enrol(&token, &fleet.enrol_at()).await.unwrap();
+    assert!(again.contains("already enrolled"), "{again}");
     assert!(host.valid_until().is_some());
 }
 
@@ -323,4 +315,82 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
         assert_eq!(host.roots(), 1, "{}", host.host);
         host.stop().await;
     }
+}
+
+/// What lies in the place of `ca.crt` while the coordinator runs, and what status says of it.
+fn bad_bundles(good: &str) -> Vec<(String, &'static str)> {
+    let foreign = TempDir::new().unwrap();
+    let domain = |name: &str| name.parse().unwrap();
+    Authority::init(foreign.path(), domain("fleet.test"), DEFAULT_CA_LIFETIME).unwrap();
+    let other = TempDir::new().unwrap();
+    Authority::init(other.path(), domain("other.test"), DEFAULT_CA_LIFETIME).unwrap();
+    let ca_of = |dir: &TempDir| std::fs::read_to_string(dir.path().join("ca.crt")).unwrap();
+    vec![
+        (String::new(), "holds no certificate"),
+        ("\0\x01garbage\n".repeat(1000), "holds no certificate"),
+        (good[..good.len() / 2].to_owned(), "is not PEM"),
+        (ca_of(&foreign), "is not signed by the CA that is trusted here"),
+        (
+            good.to_owned() + &ca_of(&other),
+            "other.test among them is another trust domain",
+        ),
+        (good.repeat(9), "they are 9; 1 to 8 are expected"),
+        (good.repeat(10_000), "is not a file of at most 1048576 bytes"),
+    ]
+}
+
+#[tokio::test]
+async fn files_that_are_no_good_change_nothing_and_are_a_warning_of_status_until_they_are_good() {
+    // The CAs that it trusts are a file of its own: the clients of this test have the CA's.
+    let fleet = Fleet::start_with(|config| {
+        let own = config.tls.ca.with_file_name("trusted.crt");
+        std::fs::copy(&config.tls.ca, &own).unwrap();
+        config.tls.ca = own;
+    })
+    .await;
+    let files = fleet.tls_files();
+    let mut host = enrolled(&fleet, "h1").await;
+    let good = std::fs::read_to_string(&files.ca).unwrap();
+    // As an administrator does: a new file in the place of the old one.
+    let put = |text: &str| {
+        let beside = files.ca.with_extension("beside");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, &files.ca).unwrap();
+    };
+    let told = async |says: &str| {
+        wait::until(says, || async {
+            let said = warnings(&fleet).await;
+            said.into_iter().find(|line| line.contains(says))
+        })
+        .await
+    };
+    let all_is_well = async || {
+        wait::until("status has nothing to say", || async {
+            warnings(&fleet).await.is_empty().then_some(())
+        })
+        .await;
+    };
+    let viewer = fleet.ca.client_config("client/viewer/test");
+    for (bad, says) in bad_bundles(&good) {
+        put(&bad);
+        let said = told(says).await;
+        assert!(said.contains("those from before stay"), "{said}");
+        let address = fleet.address.to_string().parse().unwrap();
+        let newcomer = hostler_pki::connect(&address, viewer.clone(), ChannelOptions::default()).await;
+        newcomer.unwrap();
+        put(&good);
+        all_is_well().await;
+    }
+    let key = files.ca.with_file_name("ca.key");
+    let readable = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&key, permissions).unwrap();
+    };
+    readable(0o644);
+    told("chmod 0600").await;
+    readable(0o600);
+    all_is_well().await;
+    assert_eq!(fleet.state("h1-hv").await, Some(AVAILABLE));
+    assert_eq!((host.dials(), host.roots()), (1, 1));
+    host.stop().await;
 }
