@@ -152,6 +152,7 @@ async fn assemble_with(
         registry.clone(),
         engine.clone(),
         sessions.clone(),
+        identities.clone(),
         patience,
         &mut background,
     );

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod clock;
 pub mod crash;
 pub mod disk;
+pub mod enrolled;
 pub mod fleet;
 pub mod kept;
 pub mod newcomer;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hostler_common::units::UnixMillis;
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
 use hostler_pki::issued::Existing;
 use hostler_pki::{Credentials, TlsFiles};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// The trust domain of the tests.
 pub const TRUST_DOMAIN: &str = "fleet.test";
@@ -59,6 +60,26 @@ impl TestCa {
                 .expect("the certificate is written");
         }
         files
+    }
+
+    /// Issues the certificate for `path` anew, as for somebody who was revoked until now.
+    ///
+    /// # Panics
+    /// When it cannot be issued.
+    pub fn issue_anew(&self, path: &str) {
+        let identity = format!("spiffe://{TRUST_DOMAIN}/{path}")
+            .parse()
+            .expect("an identity");
+        let options = IssueOptions {
+            after: Some(UnixMillis::now()),
+            ..IssueOptions::default()
+        };
+        let authority = Authority::open(&self.dir).expect("the CA opens");
+        let issued = authority.issue(&identity, &options);
+        issued
+            .expect("a certificate is issued")
+            .write(&self.dir, &path.replace('/', "-"), Existing::Replace)
+            .expect("the certificate is written");
     }
 
     /// Signs whatever `change` makes of a good caller's certificate for `paths` and `key`.

@@ -78,6 +78,47 @@ async fn a_create_survives_kill_9_of_the_agent() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_revoked_in_the_middle_of_a_create_says_how_to_come_back_and_then_goes_on() {
+    let site = Site::make();
+    site.configure_agent("test:///default", &slow_host(&site));
+    let _coordinator = site.coordinator().await;
+    let agent = site.agent();
+    site.until_state("hv1", "out_of_service").await;
+    let mut create = site.hostler("operator");
+    let mut create = Process::start(
+        create.args(["hypervisors", "create", "hv1"]),
+        &site.path("create.log"),
+    );
+    begun(&site).await;
+    let revoke = ["agents", "revoke", "h1", "--reason", "stolen"];
+    let (code, out, err) = site.run_hostler("admin", &revoke).await;
+    assert_eq!(code, 0, "{out}{err}");
+    for words in ["it has been revoked", "hostler tokens create"] {
+        wait::until("the agent says what to do", || async {
+            agent.printed().contains(words).then_some(())
+        })
+        .await;
+    }
+    let list = ["operations", "list", "--unended"];
+    wait::until("the operation waits for the host", || async {
+        let (_, out, _) = site.run_hostler("viewer", &list).await;
+        out.contains("scheduled").then_some(())
+    })
+    .await;
+    // The step that had begun ends; what follows it waits for the lease.
+    site.write("go", "");
+    wait::until("the step ends", || async {
+        site.path("active").exists().then_some(())
+    })
+    .await;
+    assert!(create.is_running(), "{}", create.printed());
+    site.ca.issue_anew("agent/h1");
+    let status = create.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", create.printed());
+    site.until_state("hv1", "in_service").await;
+}
+
+#[tokio::test]
 async fn sigterm_ends_the_coordinator_though_streams_are_open() {
     let site = Site::make();
     site.configure_agent("test:///default", &slow_host(&site));

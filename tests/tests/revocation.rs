@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::rpc::hostler::agent::v1::session_request;
 use hostler_common::rpc::hostler::agent::v1::session_response::Message;
-use hostler_common::rpc::hostler::enrol::v1::enrol_service_client::EnrolServiceClient;
-use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
 use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::operations::v1::HypervisorState;
-use hostler_pki::{ChannelOptions, Credentials, EnrolToken, KeyRequest, TlsFiles, TrustBundle};
+use hostler_pki::ChannelOptions;
 use hostler_tests::agent::{Setup, SimulatedAgent};
+use hostler_tests::enrolled::{self, enrol};
 use hostler_tests::fleet::Fleet;
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -26,22 +25,6 @@ async fn revoke(fleet: &Fleet, subject: &str, reason: &str) -> Result<site::Revo
     };
     let answer = fleet.site("admin").revoke_identity(request).await?;
     Ok(answer.into_inner())
-}
-
-/// A new key of the token's host gets a certificate.
-async fn enrol(fleet: &Fleet, token: &str) -> Result<(EnrolResponse, KeyRequest), Status> {
-    let parsed = EnrolToken::parse(token).unwrap();
-    let key = KeyRequest::new().unwrap();
-    let channel = hostler_pki::connect_to_enrol(&fleet.enrol_at(), parsed.ca(), ChannelOptions::default())
-        .await
-        .unwrap();
-    let request = EnrolRequest {
-        token: token.to_owned(),
-        csr_der: key.csr_der().to_vec(),
-        agent_version: String::new(),
-    };
-    let answer = EnrolServiceClient::new(channel).enrol(request).await?;
-    Ok((answer.into_inner(), key))
 }
 
 /// What the handshake says to who comes with the certificate for `path`.
@@ -146,30 +129,7 @@ async fn a_revoked_agent_stays_out_over_restarts_and_comes_back_with_a_new_token
 
     // Revoked again, and enrolled at once: the certificate is newer all the same.
     revoke(&fleet, "agent/h1", "once more").await.unwrap();
-    let request = site::CreateTokenRequest {
-        host: "h1".to_owned(),
-        expires_seconds: 0,
-    };
-    let made = fleet
-        .site("admin")
-        .create_token(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let (answer, key) = enrol(&fleet, &made.token).await.unwrap();
-    let dir = TempDir::new().unwrap();
-    let (ca, identity) = (dir.path().join("ca.crt"), dir.path().join("agent.pem"));
-    TrustBundle::parse(&answer.ca_pem).unwrap().write(&ca).unwrap();
-    let issued = key.complete(&answer.certificate_pem).unwrap();
-    issued.write_one_file(&identity).unwrap();
-    let files = TlsFiles {
-        ca,
-        certificate: identity.clone(),
-        key: identity,
-    };
-    let config = hostler_pki::client_config(&Credentials::load(&files).unwrap()).unwrap();
-    let address = fleet.address.to_string().parse().unwrap();
-    let channel = hostler_pki::channel(&address, config, ChannelOptions::default());
+    let channel = enrolled::channel(&fleet, "h1").await;
     let agent = SimulatedAgent::over(Setup::of("h1", &["hv1"]), channel).await;
     agent
         .until("the welcome", |m| matches!(m, Message::Welcome(_)).then_some(()))

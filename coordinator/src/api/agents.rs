@@ -29,7 +29,8 @@ pub(super) fn status(
     };
     own.warnings.extend(site.identities.left_behind());
     own.warnings.extend(site.audit.trouble());
-    let answer = crate::site::status::status(&site.registry, site.started_at, own);
+    let is_barred = |host: &HostName| site.identities.barred(host).is_some();
+    let answer = crate::site::status::status(&site.registry, site.started_at, own, is_barred);
     Ok(Response::new(answer))
 }
 

@@ -125,7 +125,13 @@ impl Identities {
                 advertise: enrolment.advertise.clone(),
             }),
         };
-        Ok(Self::of(store, connections, known, revocations, Some(certificates)))
+        Ok(Self::of(
+            store,
+            connections,
+            known,
+            revocations,
+            Some(certificates),
+        ))
     }
 
     /// Without certificates, for a coordinator that is simulated without connections.
@@ -181,6 +187,15 @@ impl Parts {
     /// Where hosts enrol. None when they do not.
     pub fn enrolment(&self) -> Option<&EnrolmentPort> {
         self.certificates.as_ref()?.enrolment.as_ref()
+    }
+
+    /// When the newest certificate that is known of `host` was revoked. None when it may come back as it is.
+    pub fn barred(&self, host: &HostName) -> Option<UnixMillis> {
+        let subject = Subject::Agent { host: host.clone() };
+        match self.known.newest(&subject) {
+            Some(newest) => self.revocations.revoked(&subject, newest.not_before),
+            None => self.revocations.last(&subject),
+        }
     }
 
     /// A certificate for the key of a request (PKCS #10, DER), naming `subject`. It is valid when this returns.

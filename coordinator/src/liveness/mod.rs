@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_common::error::Chain;
-use hostler_common::id::OperationId;
+use hostler_common::id::{HostName, OperationId};
 use hostler_common::rpc::hostler::agent::v1::{FinishAnswer, SessionResponse, session_response};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::identity::Identities;
 use crate::operation::engine::{Engine, EngineError};
 use crate::operation::record::OperationRecord;
 use crate::operation::sentences::{self, ending};
@@ -45,6 +46,7 @@ pub fn spawn(
     registry: Registry,
     engine: Engine,
     sessions: Sessions,
+    identities: Identities,
     patience: Patience,
     tasks: &mut JoinSet<()>,
 ) {
@@ -52,6 +54,7 @@ pub fn spawn(
         registry,
         engine,
         sessions,
+        identities,
         patience,
         leases: HashMap::new(),
         waits: HashMap::new(),
@@ -63,6 +66,7 @@ struct Liveness {
     registry: Registry,
     engine: Engine,
     sessions: Sessions,
+    identities: Identities,
     patience: Patience,
     /// Each held lease as last seen.
     leases: HashMap<OperationId, Counted>,
@@ -221,15 +225,7 @@ impl Liveness {
         if wait.since.elapsed() <= patience && waited <= patience.max(self.patience.untaken) {
             return;
         }
-        let trouble = match (waits_for, self.registry.last_heard(host)) {
-            (WaitsFor::Taker, _) => "is connected but does not take the operation".to_owned(),
-            (WaitsFor::Host, None) => "is not connected (not since the coordinator started)".to_owned(),
-            (WaitsFor::Host, Some(at)) => format!("is not connected (last heard at {at})"),
-        };
-        let said = format!(
-            "host {host} {trouble}; waited {} s for it. Start or repair its agent (`systemctl status hostler-agent` there), then repeat the call",
-            waited.as_secs()
-        );
+        let said = self.given_up(host, waits_for, waited);
         let outcome = self
             .engine
             .apply(record.id, None, Event::HostAbsent, |after| ending(after, &said))
@@ -237,6 +233,24 @@ impl Liveness {
         self.tell_end(outcome.as_ref());
         report(record, "given up waiting for the host", outcome);
         self.waits.remove(&record.id);
+    }
+
+    /// Why `host` is not waited for any more, and what cures it.
+    fn given_up(&self, host: &HostName, waits_for: WaitsFor, waited: Duration) -> String {
+        let waited = format!("waited {} s for it", waited.as_secs());
+        if let (WaitsFor::Host, Some(at)) = (waits_for, self.identities.barred(host)) {
+            return format!(
+                "host {host} was revoked at {at} and has not come back; {waited}. Enrol it again with a new token (`hostler tokens create --host {host}`), then repeat the call; or `hostler agents lost {host}`"
+            );
+        }
+        let trouble = match (waits_for, self.registry.last_heard(host)) {
+            (WaitsFor::Taker, _) => "is connected but does not take the operation".to_owned(),
+            (WaitsFor::Host, None) => "is not connected (not since the coordinator started)".to_owned(),
+            (WaitsFor::Host, Some(at)) => format!("is not connected (last heard at {at})"),
+        };
+        format!(
+            "host {host} {trouble}; {waited}. Start or repair its agent (`systemctl status hostler-agent` there), then repeat the call"
+        )
     }
 }
 

@@ -27,7 +27,10 @@ pub enum LoseError {
         from: String,
     },
     /// Nothing is known of it.
-    #[error("nothing is known of a host {host}, and nothing of it can be released{}", known::proposal(near))]
+    #[error(
+        "nothing is known of a host {host}, and nothing of it can be released{}",
+        known::proposal(near)
+    )]
     Unknown {
         /// The host.
         host: HostName,

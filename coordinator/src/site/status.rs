@@ -25,8 +25,14 @@ pub struct Own {
     pub warnings: Vec<String>,
 }
 
-/// The whole answer. `started_at` is when the coordinator began to serve.
-pub fn status(registry: &Registry, started_at: UnixMillis, own: Own) -> rpc::GetStatusResponse {
+/// The whole answer. `started_at` is when the coordinator began to serve; `is_barred` tells whether a host is revoked and was
+/// given no certificate since.
+pub fn status(
+    registry: &Registry,
+    started_at: UnixMillis,
+    own: Own,
+    is_barred: impl Fn(&HostName) -> bool,
+) -> rpc::GetStatusResponse {
     let hypervisors = registry.map_hypervisors(|view| view.record.host.clone());
     let pools = registry.map_pools(|view| view.record.host.clone());
     let seen = registry.seen();
@@ -40,17 +46,19 @@ pub fn status(registry: &Registry, started_at: UnixMillis, own: Own) -> rpc::Get
         .filter(|seen| seen.presence == Presence::Connected)
         .map(|seen| &seen.host)
         .collect();
-    let away: Vec<_> = hosts
-        .iter()
-        .filter(|host| !connected.contains(*host))
-        .map(|host| host.as_str())
-        .collect();
+    let away = hosts.iter().copied().filter(|host| !connected.contains(host));
+    let (barred, away): (Vec<_>, Vec<_>) = away.partition(|host| is_barred(host));
+    let unended = registry.operations();
     let attentions = registry.attentions();
     let mut warnings = own.warnings;
     let attending = attentions.iter().take(NAMED_AT_MOST);
     warnings.extend(attending.map(|(resource, id)| sentences::attention(resource, *id)));
     if let Some(more) = beyond(attentions.len()) {
         warnings.push(format!("{more} more resources need attention"));
+    }
+    if !barred.is_empty() {
+        let theirs = unended.iter().filter(|record| barred.contains(&&record.host));
+        warnings.push(revoked(&barred, theirs.count()));
     }
     if !away.is_empty() {
         warnings.push(not_connected(&away, hosts.len()));
@@ -65,22 +73,42 @@ pub fn status(registry: &Registry, started_at: UnixMillis, own: Own) -> rpc::Get
         agents_connected: count(connected.len()),
         hypervisors: count(hypervisors.len()),
         pools: count(pools.len()),
-        operations_unended: count(registry.operations().len()),
+        operations_unended: count(unended.len()),
         needing_attention: count(attentions.len()),
         warnings,
     }
 }
 
-fn not_connected(away: &[&str], of: usize) -> String {
-    let mut names = away.iter().take(NAMED_AT_MOST).copied().collect::<Vec<_>>();
-    if beyond(away.len()).is_some() {
+fn not_connected(away: &[&HostName], of: usize) -> String {
+    format!(
+        "{} of {of} agents are not connected ({}): see `hostler agents list`; look at `systemctl status hostler-agent` there",
+        away.len(),
+        named(away)
+    )
+}
+
+fn revoked(barred: &[&HostName], unended: usize) -> String {
+    let waiting = match unended {
+        0 => String::new(),
+        1 => "; 1 operation of them has not ended".to_owned(),
+        many => format!("; {many} operations of them have not ended"),
+    };
+    format!(
+        "revoked and not back: {}{waiting}. Enrol a host again with a new token (`hostler tokens create`), or declare it lost (`hostler agents lost`)",
+        named(barred)
+    )
+}
+
+fn named(hosts: &[&HostName]) -> String {
+    let mut names: Vec<_> = hosts
+        .iter()
+        .take(NAMED_AT_MOST)
+        .map(|host| host.as_str())
+        .collect();
+    if beyond(hosts.len()).is_some() {
         names.push("…");
     }
-    let names = names.join(", ");
-    format!(
-        "{} of {of} agents are not connected ({names}): see `hostler agents list`; look at `systemctl status hostler-agent` there",
-        away.len()
-    )
+    names.join(", ")
 }
 
 fn beyond(count: usize) -> Option<usize> {
@@ -97,15 +125,22 @@ mod tests {
 
     #[test]
     fn a_warning_names_a_few_hosts_and_how_many_there_are() {
-        let said = not_connected(&["a", "b"], 3);
+        let host = |name: &str| name.parse::<HostName>().unwrap();
+        let (a, b) = (host("a"), host("b"));
+        let said = not_connected(&[&a, &b], 3);
         assert!(
             said.starts_with("2 of 3 agents are not connected (a, b): "),
             "{said}"
         );
-        let many = not_connected(&["h"; 100], 200);
+        let many = not_connected(&[&a; 100], 200);
         assert!(
-            many.starts_with("100 of 200 ") && many.contains("h, …)"),
+            many.starts_with("100 of 200 ") && many.contains("a, …)"),
             "{many}"
+        );
+        let said = revoked(&[&a], 2);
+        assert!(
+            said.starts_with("revoked and not back: a; 2 operations of them have not ended. Enrol"),
+            "{said}"
         );
         assert!(many.len() < 300, "{many}");
     }

@@ -12,8 +12,9 @@ use crate::failure::Failure;
 #[command(
     long_about = "\
 Revokes every certificate that the agent of a host has now, and ends its session. When this returns, the coordinator has \
-heard the last of it, and refuses the next try. What the agent has begun goes on there without it, up to the end of its \
-lease; `hostler agents lost` releases what it held.
+heard the last of it, and refuses the next try. A step that the agent has begun there ends, and no other begins once its lease \
+has run out. Its operations wait for the host, ten minutes unless configured otherwise, and then need attention; `hostler agents \
+lost` releases what it held at once.
 
 A certificate that is made afterwards is taken: the host enrols again with a new token. A host that never enrolled, has no \
 token and was never connected is taken for a mistake, unless --unknown says that it is meant.
