@@ -2,14 +2,15 @@
 # Measures the figures of the README: release builds, real programs, a real libvirtd, a fleet of one host.
 #
 #   figures.sh                   prints one row a figure with its aim beside it; some minutes
-#   figures.sh FIGURE...         only these, of: memory list create storage operations first-step renewals
+#   figures.sh FIGURE...         only these, of: memory list create storage operations first-step renewals new-host
 #
 #   HOSTLER_FIGURES_BIN  a directory with the programs and `figures` already built (default: a release build)
 #   HOSTLER_FIGURES_DIR  a directory on the disk that operations and first-step measure (default: /var/tmp)
 #
 # Owns a temporary directory, another on that disk, the demo's names in libvirt (deploy/demo.sh) and the domain
 # figures-guest; operations, first-step and renewals need neither root nor libvirt. Takes down what it brought up, whatever
-# happens. A missed aim is printed as missed and is no error; what cannot be measured is one.
+# happens. new-host needs root and no libvirt, and boots hosts of its own. A missed aim is printed as missed and is no error;
+# what cannot be measured is one.
 set -Eeuo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 top="$(dirname "$here")"
@@ -19,8 +20,12 @@ source "$top/deploy/lib/report.sh"
 source "$top/deploy/lib/process.sh"
 # shellcheck source=deploy/lib/libvirt.sh
 source "$top/deploy/lib/libvirt.sh"
+# shellcheck source=tests/shell/bed.sh
+source "$here/shell/bed.sh"
+# shellcheck source=tests/shell/new_host.sh
+source "$here/shell/new_host.sh"
 
-ALL=(memory list create storage operations first-step renewals)
+ALL=(memory list create storage operations first-step renewals new-host)
 wanted=("$@")
 [[ $# -gt 0 ]] || wanted=("${ALL[@]}")
 for figure in "${wanted[@]}"; do
@@ -35,8 +40,8 @@ asked() {
   return 1
 }
 
-if asked memory list create storage; then
-  need_root "it starts domains on the system's libvirt"
+if asked memory list create storage new-host; then
+  need_root "it starts domains on the system's libvirt, and hosts"
 fi
 cd "$top"
 
@@ -54,6 +59,7 @@ finish() {
   trap - ERR EXIT
   set +e
   process_stop "$work/run" floor 5
+  bed_down
   if [[ -e "$DEMO" ]]; then
     # Only a run that was cut short leaves it.
     virsh_quiet destroy "$TWIN" >/dev/null 2>&1
@@ -158,6 +164,11 @@ fi
 if asked renewals; then
   # A thousand hosts have a thousand directories; what is measured is not their disk.
   "$bin/figures" renewals
+fi
+if asked new-host; then
+  deploy/packages.sh test
+  deploy/package.sh --built "$bin" --output "$work/debs" >"$work/package.log"
+  new_host_measure "$work"
 fi
 if asked memory list create; then
   fleet_start
