@@ -42,6 +42,9 @@ pub struct AgentConfig {
     pub coordinator: CoordinatorAddress,
     /// Where the agent keeps its journal. Made at the start when it is absent.
     pub state_dir: AbsolutePath,
+    /// Where locks of what runs on this machine lie. Made when it is absent; it may go with a boot, not before.
+    #[serde(default = "run_dir")]
+    pub run_dir: AbsolutePath,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -180,6 +183,10 @@ impl AgentConfig {
         }
         Ok(())
     }
+}
+
+fn run_dir() -> AbsolutePath {
+    AbsolutePath::fixed("/run/hostler-agent")
 }
 
 /// Refuses a duration that is a slip of the pen.

@@ -55,7 +55,7 @@ fn the_example_loads_and_the_defaults_that_it_shows_are_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/agent.toml");
     let example = AgentConfig::load(&path).unwrap();
     let minimal = load(MINIMAL).unwrap();
-    assert_eq!(example.log, minimal.log);
+    assert_eq!((&example.log, &example.run_dir), (&minimal.log, &minimal.run_dir));
     assert_eq!(format!("{:?}", example.libvirt), format!("{:?}", minimal.libvirt));
     assert_eq!(example.gpus[0].brand, example.gpus[1].brand, "the default brand");
     let (pool, least) = (

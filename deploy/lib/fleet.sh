@@ -14,7 +14,7 @@ HOST_POOL=hostler-demo-host
 HOST_NETWORK=hostler-demo-host
 # All that the demo puts into DEMO; `down` removes exactly these.
 # shellcheck disable=SC2034 # demo.sh uses it
-DEMO_MAKES=(pki coordinator coordinator.toml agent agent.toml activation.sh host-in-service libvirt storage logs run port bin)
+DEMO_MAKES=(pki coordinator coordinator.toml agent agent-run agent.toml activation.sh host-in-service libvirt storage logs run port bin)
 
 owns_libvirt_dir() {
   [[ "$(cat "$LIBVIRT_DIR/owner" 2>/dev/null)" == "$DEMO" ]]
@@ -121,6 +121,7 @@ SH
 # Written by deploy/demo.sh.
 coordinator = "127.0.0.1:$PORT"
 state_dir = "$DEMO/agent"
+run_dir = "$DEMO/agent-run"
 log = "text"
 
 [tls]

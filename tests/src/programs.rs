@@ -168,9 +168,10 @@ impl Site {
     /// Writes `agent.toml` for host `h1` on `libvirt` with these `[[hypervisor]]` tables.
     pub fn configure_agent(&self, libvirt: &str, hypervisors: &str) {
         let text = format!(
-            "coordinator = '127.0.0.1:{}'\nstate_dir = '{}'\n{}[libvirt]\nuri = '{libvirt}'\n{hypervisors}",
+            "coordinator = '127.0.0.1:{}'\nstate_dir = '{}'\nrun_dir = '{}'\n{}[libvirt]\nuri = '{libvirt}'\n{hypervisors}",
             self.port,
             self.path("agent-state").display(),
+            self.path("agent-run").display(),
             tls(&self.ca.files("agent/h1"))
         );
         self.write("agent.toml", &text);

@@ -13,7 +13,8 @@ use hostler_common::rpc::n0stack::protobuf::ProposeOperationRequest;
 use hostler_common::rpc::operations::v1::OperationState;
 use hostler_tests::agent::{Behaviour, Setup, SimulatedAgent};
 use hostler_tests::crash::client::{Call, Seen, Told};
-use hostler_tests::crash::round::Has;
+use hostler_tests::crash::round::{Has, Victim};
+use hostler_tests::crash::tally::Tally;
 use hostler_tests::crash::trap::Action;
 use hostler_tests::crash::world::{Setting, World};
 use hostler_tests::programs::{Process, command};
@@ -21,8 +22,8 @@ use hostler_tests::wait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A world whose agent stops itself at the `nth` passing of a point of a create, and the client of that.
-async fn stopped_at(point: &str, nth: u64) -> (World, JoinHandle<Told>) {
+/// A world in which hv1 can be created.
+async fn ready() -> World {
     let world = World::begin(Setting {
         has: Has::Hypervisor,
         lease: 1,
@@ -34,6 +35,12 @@ async fn stopped_at(point: &str, nth: u64) -> (World, JoinHandle<Told>) {
         (state == hostler_common::rpc::operations::v1::HypervisorState::AvailableToCreate).then_some(())
     })
     .await;
+    world
+}
+
+/// A world whose agent stops itself at the `nth` passing of a point of a create, and the client of that.
+async fn stopped_at(point: &str, nth: u64) -> (World, JoinHandle<Told>) {
+    let world = ready().await;
     world.agent_trap.arm(point, nth, Action::Stop);
     let client = call(&world, Call::Create);
     wait::until("the agent stops itself", || async {
@@ -231,4 +238,43 @@ async fn a_stopped_agent_keeps_its_state_directory_from_a_replacement_and_goes_o
     assert!(ended.fence > fence, "{ended:?}");
     assert_eq!(read(&world, "turns"), "start\n");
     assert_eq!(world.fallen(), Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_activation_under_way_is_waited_for_though_the_agent_was_killed_and_its_directory_was_lost() {
+    let mut world = ready().await;
+    // It goes on until it is told otherwise.
+    world.site.write("parts", "1000000");
+    let create = call(&world, Call::Create);
+    wait::until("the activation runs", || async {
+        (read(&world, "turns") == "start\n").then_some(())
+    })
+    .await;
+    world.kill(Victim::Agent, "in an activation", &mut Tally::default());
+    std::fs::rename(world.site.path("agent-state"), world.site.path("lost")).unwrap();
+    world.start();
+    wait::until("the next agent comes to the activation", || async {
+        let journal = std::fs::read_dir(world.site.path("agent-state/journal"))
+            .ok()?
+            .next()?
+            .ok()?;
+        let text = std::fs::read_to_string(journal.path()).ok()?;
+        let begun = |line: &str| line.contains("step_started") && line.contains("activate");
+        text.lines().any(begun).then_some(())
+    })
+    .await;
+    world.site.write("parts", "1");
+    completed(create).await;
+    assert_eq!(read(&world, "overlaps"), "");
+    assert_eq!(read(&world, "turns"), "start\n", "the second one found it active");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_agent_keeps_its_state_directory_though_it_was_removed_under_it() {
+    let world = ready().await;
+    std::fs::remove_dir_all(world.site.path("agent-state")).unwrap();
+    let mut second = another(&world, "agent-state");
+    assert!(!second.ended().await.success());
+    let said = second.printed();
+    assert!(said.contains("another agent uses the state directory"), "{said}");
 }

@@ -59,6 +59,13 @@ impl TryFrom<PathBuf> for AbsolutePath {
     }
 }
 
+impl AbsolutePath {
+    /// One that is written in the program, and begins at the root.
+    pub(super) fn fixed(path: &'static str) -> Self {
+        Self(path.into())
+    }
+}
+
 impl Deref for AbsolutePath {
     type Target = Path;
     fn deref(&self) -> &Path {

@@ -107,6 +107,7 @@ struct Site {
     libvirt: Libvirt,
     call_timeout: Duration,
     state_dir: PathBuf,
+    run_dir: PathBuf,
     shared_storage: Vec<SharedPath>,
     gpu_names: Vec<GpuOverride>,
 }
@@ -156,6 +157,7 @@ impl Hypervisors {
             libvirt,
             call_timeout: config.libvirt.call_timeout,
             state_dir: config.state_dir.to_path_buf(),
+            run_dir: config.run_dir.to_path_buf(),
             shared_storage: config
                 .shared_storage
                 .iter()

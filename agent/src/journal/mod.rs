@@ -5,6 +5,7 @@
 //! The invariant: a record that a caller was told is written survives the loss of power.
 
 pub mod fences;
+mod lock;
 pub mod log;
 pub mod read;
 pub mod record;

@@ -4,15 +4,16 @@
 //! the process, and the kernel gives it back whatever the end is.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use hostler_common::id::OperationId;
 use thiserror::Error;
 
 use super::fences::{Fences, FencesError};
+use super::lock::Lock;
 use super::log::{OperationLog, WriteError};
 use super::read::{self, ReadError, sync_parent};
 use super::record::{Entry, Record};
@@ -76,7 +77,7 @@ pub enum Aside {
 pub struct StateDir {
     journals: PathBuf,
     fences: Fences,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl StateDir {
@@ -100,27 +101,7 @@ impl StateDir {
         File::open(&journals)
             .and_then(|directory| directory.sync_all())
             .map_err(io(&journals))?;
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StateDirError::Locked {
-                    path: path.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(StateDirError::Io {
-                    path: lock_path,
-                    source,
-                });
-            }
-        }
+        let lock = Lock::take(path)?;
         let fences = Fences::open(path.join("fences.json")).map_err(|source| StateDirError::Fences {
             path: path.to_owned(),
             source,

@@ -17,7 +17,7 @@ use hostler_common::rpc::operations::v1 as operations;
 /// A configuration of `hypervisors`, which is TOML.
 pub fn config(folder: &Path, uri: &str, hypervisors: &str) -> AgentConfig {
     let text = format!(
-        "coordinator = \"127.0.0.1:1312\"\nstate_dir = \"{}/state\"\n\
+        "coordinator = \"127.0.0.1:1312\"\nstate_dir = \"{0}/state\"\nrun_dir = \"{0}/run\"\n\
          [tls]\nca = \"/nonexistent\"\ncertificate = \"/nonexistent\"\nkey = \"/nonexistent\"\n\
          [libvirt]\nuri = \"{uri}\"\n{hypervisors}",
         folder.display()

@@ -60,7 +60,7 @@ impl Host {
         let activation = config
             .activation
             .as_ref()
-            .map(|activation| Activation::new(activation, Turn::new(&site.state_dir, &config.id)?))
+            .map(|activation| Activation::new(activation, Turn::new(&site.run_dir, &config.id)?))
             .transpose()
             .map_err(program)?;
         Ok(Self {

@@ -1,7 +1,8 @@
 //! One change of an activation at a time, also beside what an agent began before it was killed: a command goes on then,
 //! and who follows waits for its end before it looks or begins another.
 //!
-//! The invariant: the lock is held by `flock`, which lives as long as the command and no longer, never by the agent.
+//! The invariant: the lock is held by `flock`, which lives as long as the command and no longer, never by the agent; and it
+//! is the hypervisor's on this machine, whatever becomes of the agent's own directory meanwhile.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -24,11 +25,12 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Of the activation of `id`. The lock lies beside its log.
-    pub(super) fn new(state_dir: &Path, id: &HypervisorId) -> Result<Self, CommandFault> {
+    /// Of the activation of `id`. The lock lies in `run_dir`: the directory of the agent's state may be lost or copied while
+    /// a command runs.
+    pub(super) fn new(run_dir: &Path, id: &HypervisorId) -> Result<Self, CommandFault> {
         Ok(Self {
             flock: Program::find("flock")?,
-            lock: state_dir.join(format!("activation/{id}.lock")),
+            lock: run_dir.join(format!("activation-{id}.lock")),
         })
     }
 
