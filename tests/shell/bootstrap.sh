@@ -85,7 +85,7 @@ bootstrap_wiped() {
 
 bootstrap_walk() {
   local said
-  said="$(on_bc "./walk.sh 31 $(bootstrap_command | cut -d' ' -f2-) 2>/dev/null")" || return 1
+  said="$(on_bc "./walk.sh 47 $(bootstrap_command | cut -d' ' -f2-) 2>/dev/null")" || return 1
   echo "$said"
   # Nothing but how many there were.
   [[ "$said" =~ ^[0-9]+\ kills$ && "${said%% *}" -ge 5 ]]
@@ -108,7 +108,6 @@ bootstrap_foreign_files() {
   bootstrap_refuses "its CA is not in" "touch $tls/coordinator.crt" &&
     bootstrap_refuses "a key that is not of this command" "echo mine >$tls/coordinator.key" && [[ "$(on_bc "cat $tls/coordinator.key")" == mine ]] &&
     bootstrap_refuses "is of another CA" "echo other >$tls/ca.crt" &&
-    bootstrap_refuses "a key that is not of this command" "mkdir -p .config/hostler; touch .config/hostler/ada.key" &&
     bootstrap_refuses "holds only one of ca.key and ca.crt" "runuser -u hostler -- touch $ca/ca.key" &&
     bootstrap_refuses "which are no CA" "runuser -u hostler -- touch $ca/notes" &&
     bootstrap_refuses "missing field" "echo '[enrolment]' >>/etc/hostler/coordinator.toml" || return 1
@@ -204,7 +203,7 @@ bootstrap_bare() {
 # The connection is cut as apt is at work, which goes on alone.
 bootstrap_lost_connections() {
   local phase
-  for phase in 'test -e /var/cache/hostler/rollout' 'systemctl --quiet is-active hostler-rollout || test -x /usr/bin/hostler-agent' 'test -e /etc/hostler/agent.toml'; do
+  for phase in 'test -e /var/cache/hostler/rollout' 'systemctl --quiet is-active hostler-rollout || test -x /usr/bin/hostler-agent'; do
     bootstrap_bare
     bed_in ssh -F "$(bed_ssh_config)" bc "deploy/bootstrap host $BOOTSTRAP_HOST root@$(bed_address bh) --packages debs --config agent.toml.in" &
     wait_for 30 bed_ssh bh "$phase"
