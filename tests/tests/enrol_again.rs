@@ -6,6 +6,7 @@
 use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_pki::{CoordinatorAddress, Credentials};
 use hostler_tests::agent::{Setup, SimulatedAgent};
+use hostler_tests::clock::{Clock, Faked, HOUR};
 use hostler_tests::fleet::Fleet;
 use hostler_tests::newcomer::{Newcomer, make_token};
 use hostler_tests::programs::Process;
@@ -167,4 +168,17 @@ async fn two_at_once_on_one_host_do_not_meet() {
     assert!(said.contains("another hostler-agent enrol is at work"), "{said}");
     drop(other);
     assert_eq!(host.enrol(&fleet, &token).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_does_not_make_a_host_forget_its_enrolment() {
+    let fleet = fleet().await;
+    let (host, token) = (Newcomer::make(), make_token(&fleet, "h1").await);
+    assert_eq!(host.enrol(&fleet, &token).await.0, 0);
+    let clock = Clock::off_by(host.dir.path().join("clock"), -HOUR);
+    let mut command = host.command(&fleet.enrol_at(), &token, "0s");
+    clock.rule(&mut command, Faked::Wall);
+    let (code, said) = Newcomer::run(command).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("already enrolled"), "{said}");
 }

@@ -13,11 +13,17 @@ use hostler_pki::{ChannelOptions, EnrolToken, KeyRequest, connect_to_enrol, enro
 use hostler_tests::fleet::Fleet;
 use hostler_tests::newcomer::make_token;
 use hostler_tests::wait;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+/// How often each connection of a crowd is made again at most: 2,000 of them are 2,000 new ones a second.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// What whoever presses does with a connection, until it is taken from it; then it takes the next.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +55,14 @@ impl Crowd {
             let from = Ipv4Addr::new(127, 0, 7, u8::try_from(1 + number % addresses).unwrap());
             let (config, ended) = (Arc::clone(&config), Arc::clone(&ended));
             tasks.spawn(async move {
+                // A pace: otherwise the crowd has all of the machine that the coordinator is to answer with.
+                let mut pace = tokio::time::interval(AGAIN_EVERY);
+                pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
+                    pace.tick().await;
                     // What fails is tried again: that is what presses.
                     let _ = press(at, from.into(), how, &config).await;
                     ended.fetch_add(1, Ordering::Relaxed);
-                    tokio::task::yield_now().await;
                 }
             });
         }
@@ -120,6 +129,24 @@ async fn gets_in(fleet: &Fleet, host: &str) {
     request.complete(&answer.into_inner().certificate_pem).unwrap();
 }
 
+/// A channel from `from`, which is opened again whenever the coordinator ends it.
+fn channel_from(fleet: &Fleet, token: &EnrolToken, from: Ipv4Addr) -> Channel {
+    let (at, config) = (
+        fleet.enrol_address.unwrap(),
+        enrol_client_config(token.ca()).unwrap(),
+    );
+    let connector = tower::service_fn(move |_| {
+        let config = Arc::clone(&config);
+        async move {
+            let tcp = connect(at, from.into()).await?;
+            let name = "localhost".try_into().unwrap();
+            let tls = TlsConnector::from(config).connect(name, tcp).await?;
+            std::io::Result::Ok(TokioIo::new(tls))
+        }
+    });
+    Endpoint::from_static("http://enrol.test").connect_with_connector_lazy(connector)
+}
+
 async fn any_token(fleet: &Fleet) -> EnrolToken {
     EnrolToken::parse(&make_token(fleet, "nobody").await).unwrap()
 }
@@ -148,4 +175,35 @@ async fn nor_do_two_thousand_of_fifty_addresses() {
             gets_in(&fleet, host).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_guesses_from_fifty_addresses_let_nobody_in_and_hold_up_no_host() {
+    let fleet = Fleet::start().await;
+    let token = any_token(&fleet).await;
+    let mut guessing = JoinSet::new();
+    for address in 1..=50 {
+        let channel = channel_from(&fleet, &token, Ipv4Addr::new(127, 0, 7, address));
+        let ca = token.ca();
+        guessing.spawn(async move {
+            let mut client = EnrolServiceClient::new(channel);
+            let csr_der = KeyRequest::new().unwrap().csr_der().to_vec();
+            let mut let_in = 0;
+            for _ in 0..200 {
+                let guess = EnrolToken::new("h1".parse().unwrap(), ca).unwrap();
+                let request = EnrolRequest {
+                    token: guess.to_word().to_string(),
+                    csr_der: csr_der.clone(),
+                    agent_version: String::new(),
+                };
+                let_in += usize::from(client.enrol(request).await.is_ok());
+            }
+            let_in
+        });
+    }
+    for host in ["h1", "h2", "h3"] {
+        gets_in(&fleet, host).await;
+    }
+    assert_eq!(guessing.join_all().await.iter().sum::<usize>(), 0);
+    gets_in(&fleet, "h4").await;
 }

@@ -82,11 +82,23 @@ impl Own {
     /// # Errors
     /// Whatever else is wrong with the files.
     pub fn read(files: &TlsFiles) -> Result<Self, CredentialsError> {
-        let (identity, not_before, not_after) = match load(files) {
+        let facts = match load(files) {
             Ok(good) => (good.identity().clone(), good.not_before(), good.not_after()),
             Err(error) if error.expired_at().is_some() => facts(&files.certificate).ok_or(error)?,
             Err(error) => return Err(error),
         };
+        Ok(Self::of(files, facts))
+    }
+
+    /// The certificate of this host when it only begins later, by this host's clock, and is good otherwise.
+    pub fn of_later(files: &TlsFiles) -> Option<Self> {
+        let source = load(files).err()?;
+        PutError::Unusable { source }.begins_at()?;
+        Some(Self::of(files, facts(&files.certificate)?))
+    }
+
+    fn of(files: &TlsFiles, facts: (Identity, UnixMillis, UnixMillis)) -> Self {
+        let (identity, not_before, not_after) = facts;
         let written = std::fs::metadata(&files.certificate).ok().map(|found| {
             UnixMillis(
                 found
@@ -95,12 +107,12 @@ impl Own {
                     .saturating_add(found.mtime_nsec() / 1_000_000),
             )
         });
-        Ok(Self {
+        Self {
             identity,
             not_before,
             not_after,
             written,
-        })
+        }
     }
 
     /// Whether its time is over.

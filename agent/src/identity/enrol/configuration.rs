@@ -75,7 +75,10 @@ impl Configuration {
         };
         let (text, exists) = match std::fs::read_to_string(path) {
             Ok(text) => (text, true),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => (PACKAGED.to_owned(), false),
+            // A link that leads nowhere is somebody's mistake, and not a file that is to be made.
+            Err(source) if source.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+                (PACKAGED.to_owned(), false)
+            }
             Err(source) => {
                 return Err(bad(ConfigError::Read {
                     path: path.to_owned(),
@@ -223,9 +226,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
         std::fs::write(&path, "coordinator = 5\n").unwrap();
-        assert!(matches!(
-            Configuration::read(&path),
-            Err(ConfigurationError::Bad { .. })
-        ));
+        let nowhere = dir.path().join("link.toml");
+        std::os::unix::fs::symlink("nowhere", &nowhere).unwrap();
+        for path in [path, nowhere] {
+            assert!(matches!(
+                Configuration::read(&path),
+                Err(ConfigurationError::Bad { .. })
+            ));
+        }
     }
 }

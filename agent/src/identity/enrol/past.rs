@@ -92,7 +92,7 @@ impl<'a> Past<'a> {
     /// # Errors
     /// When it is another host, with a certificate that is good, or the key that waits cannot be read.
     pub(super) fn standing(&self, token: &EnrolToken) -> Result<Standing, EnrolError> {
-        let Ok(own) = Own::read(self.files) else {
+        let Some(own) = Own::read(self.files).ok().or_else(|| Own::of_later(self.files)) else {
             // None, or one that is worth nothing.
             return Ok(Standing::Open(None));
         };
