@@ -141,6 +141,21 @@ fn verify_says_good_or_bad_and_why() {
 }
 
 #[test]
+fn half_a_ca_stays_and_is_told_with_what_to_do() {
+    for (there, missing) in [("ca.key", "ca.crt"), ("ca.crt", "ca.key")] {
+        let dir = with_ca();
+        std::fs::remove_file(dir.path().join("pki").join(missing)).unwrap();
+        let before = std::fs::read(dir.path().join("pki").join(there)).unwrap();
+        let (code, _, error) = run(dir.path(), "init --dir pki --trust-domain example.org");
+        assert_eq!(code, 1);
+        let says = format!("pki/{there} is there without pki/{missing}; put that back from a copy");
+        assert!(error.contains(&says), "{error}");
+        assert_eq!(std::fs::read(dir.path().join("pki").join(there)).unwrap(), before);
+        assert!(!dir.path().join("pki").join(missing).exists());
+    }
+}
+
+#[test]
 fn nothing_is_overwritten_without_force() {
     let dir = with_ca();
     let (code, _, error) = run(dir.path(), "init --dir pki --trust-domain example.org");

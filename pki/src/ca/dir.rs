@@ -91,6 +91,18 @@ impl Root {
     }
 }
 
+/// Refuses a directory that holds only one of the two files.
+pub(super) fn not_half(dir: &Path) -> Result<(), AuthorityError> {
+    let (certificate, key) = (certificate_path(dir), key_path(dir));
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    let (there, missing) = match (is_there(&certificate), is_there(&key)) {
+        (true, false) => (certificate, key),
+        (false, true) => (key, certificate),
+        _ => return Ok(()),
+    };
+    Err(AuthorityError::Half { there, missing })
+}
+
 fn load(dir: &Path) -> impl Fn(CredentialsError) -> AuthorityError {
     let dir = dir.to_owned();
     move |source| AuthorityError::Load {

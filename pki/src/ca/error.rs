@@ -29,6 +29,14 @@ pub enum AuthorityError {
         #[source]
         source: Box<CredentialsError>,
     },
+    /// One of its two files is missing, as when it was cut off in the making.
+    #[error("{} is there without {}; put that back from a copy of this CA, or remove the one if this CA never signed anything", there.display(), missing.display())]
+    Half {
+        /// The file.
+        there: PathBuf,
+        /// The other.
+        missing: PathBuf,
+    },
     /// The certificate is not a CA of ours.
     #[error("{} is not a CA certificate of Hostler: {problem}", path.display())]
     NotOurs {

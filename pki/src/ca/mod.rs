@@ -117,6 +117,7 @@ impl Authority {
     /// # Errors
     /// When one of the files exists: a CA is never overwritten.
     pub fn init(dir: &Path, trust_domain: TrustDomain, lifetime: Duration) -> Result<Self, AuthorityError> {
+        dir::not_half(dir)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign_failed(trust_domain.uri()))?;
         let (params, certificate) = new_root(&key, &trust_domain, lifetime)?;
         let key_pem = Zeroizing::new(key.serialize_pem());

@@ -78,7 +78,7 @@ pub enum CredentialsError {
         mode: u32,
     },
     /// Another user could replace the key of a process that runs as root.
-    #[error("the key {} belongs to the user with number {owner}, who may change it under us; run: chown root {}", path.display(), path.display())]
+    #[error("the key {} belongs to the user with number {owner}, who may change it under us; do this as that user, or: chown root {}", path.display(), path.display())]
     ForeignKey {
         /// The file.
         path: PathBuf,
