@@ -31,6 +31,19 @@ pub enum Event {
     Lost,
 }
 
+/// Whom a refusal is about, by what he has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// A certificate of ours.
+    Peer,
+    /// A token that was made here.
+    Holder,
+    /// Nothing that is good at the port for enrolment.
+    Guesser,
+    /// Nothing that is good at the port.
+    Stranger,
+}
+
 /// One line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
@@ -151,19 +164,14 @@ impl Entry {
         }
     }
 
-    /// Whether anybody can cause any number of them.
-    pub(super) fn is_refusal(&self) -> bool {
-        self.refusal
-    }
-
-    /// Whether it is about somebody who has no certificate of ours.
-    pub(super) fn is_of_a_stranger(&self) -> bool {
-        self.event == Event::Enrolment || (self.event == Event::Handshake && self.identity.is_empty())
-    }
-
-    /// Whether whoever it is about has at least a token.
-    pub(super) fn is_of_a_holder(&self) -> bool {
-        self.holder
+    /// Who was refused. None of what was done: nobody causes any number of that.
+    pub(super) fn refused_whom(&self) -> Option<Refused> {
+        self.refusal.then_some(match self.event {
+            _ if self.holder => Refused::Holder,
+            Event::Enrolment => Refused::Guesser,
+            Event::Handshake if self.identity.is_empty() => Refused::Stranger,
+            _ => Refused::Peer,
+        })
     }
 
     /// With its line feed.

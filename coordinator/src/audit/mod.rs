@@ -24,6 +24,7 @@ use hostler_common::throttle::Throttle;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::entry::Refused;
 pub use self::entry::{Entry, Event};
 pub use self::reader::{Asked, Lines, read};
 use self::writer::{Order, Snapshot};
@@ -35,9 +36,9 @@ const QUEUE_BOUND: usize = 4096;
 const REFUSALS_AT_MOST: u32 = 50;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
 
-/// The same of those who enrol, whom nobody knows: a storm of them neither hides what somebody with a certificate was refused,
-/// nor pushes the old lines out within a day. It makes 10 MiB a day at most. Those who come with a token that was made here, used or
-/// expired, have the same measure again: a storm of guesses hides none of them.
+/// The same of those whom nobody knows: a storm of them neither hides what somebody with a certificate was refused, nor pushes the
+/// old lines out within a day. It makes 10 MiB a day at most. Those who enrol, those of them who come with a token that was made
+/// here, and those who come without a good certificate have this measure each, so that no storm hides others.
 const STRANGERS_AT_MOST: u32 = 20;
 const STRANGERS_PERIOD: Duration = Duration::from_secs(60);
 
@@ -95,9 +96,37 @@ pub struct Audit(Option<Arc<Inner>>);
 struct Inner {
     orders: SyncSender<Order>,
     state: Arc<State>,
-    refusals: Throttle,
-    strangers: Throttle,
+    measures: Measures,
+}
+
+/// How much is written one by one, for each of [`Refused`].
+#[derive(Debug)]
+struct Measures {
+    peers: Throttle,
     holders: Throttle,
+    guessers: Throttle,
+    strangers: Throttle,
+}
+
+impl Measures {
+    fn new() -> Self {
+        let unknown = || Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD);
+        Self {
+            peers: Throttle::new(REFUSALS_AT_MOST, REFUSALS_PERIOD),
+            holders: unknown(),
+            guessers: unknown(),
+            strangers: unknown(),
+        }
+    }
+
+    fn of(&self, whom: Refused) -> &Throttle {
+        match whom {
+            Refused::Peer => &self.peers,
+            Refused::Holder => &self.holders,
+            Refused::Guesser => &self.guessers,
+            Refused::Stranger => &self.strangers,
+        }
+    }
 }
 
 /// What the writer and the others share.
@@ -128,21 +157,14 @@ impl Audit {
         Ok(Self(Some(Arc::new(Inner {
             orders,
             state,
-            refusals: Throttle::new(REFUSALS_AT_MOST, REFUSALS_PERIOD),
-            strangers: Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD),
-            holders: Throttle::new(STRANGERS_AT_MOST, STRANGERS_PERIOD),
+            measures: Measures::new(),
         }))))
     }
 
     /// Writes an entry, unless a storm of refusals makes it one of many.
     pub fn note(&self, entry: &Entry) {
         let Some(inner) = &self.0 else { return };
-        let measure = match entry.is_refusal() {
-            true if entry.is_of_a_holder() => Some(&inner.holders),
-            true if entry.is_of_a_stranger() => Some(&inner.strangers),
-            true => Some(&inner.refusals),
-            false => None,
-        };
+        let measure = entry.refused_whom().map(|whom| inner.measures.of(whom));
         if measure.is_some_and(|measure| measure.pass().is_none()) {
             inner.state.held_back.fetch_add(1, Ordering::Relaxed);
             return;
@@ -197,6 +219,14 @@ mod tests {
         let audit = Audit::start(dir.path()).unwrap();
         let storm = 1000;
         for _ in 0..storm {
+            let passing = Entry::refused(
+                Event::Handshake,
+                "",
+                "192.0.2.9:1",
+                Code::Unauthenticated,
+                "passing",
+            );
+            audit.note(&passing);
             let guess = Entry::refused(Event::Enrolment, "", "192.0.2.7:1", Code::PermissionDenied, "no");
             audit.note(&guess);
         }
@@ -208,17 +238,25 @@ mod tests {
             "no",
         );
         audit.note(&denied);
-        let used = Entry::refused(Event::Enrolment, "", "192.0.2.8:1", Code::PermissionDenied, "used");
+        let used = Entry::refused(
+            Event::Enrolment,
+            "",
+            "192.0.2.8:1",
+            Code::PermissionDenied,
+            "used",
+        );
         audit.note(&used.of_a_holder());
         audit.end().await;
         let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
         let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();
         assert_eq!(count(r#""event":"call""#), 1, "{text}");
         assert_eq!(count(r#""message":"used""#), 1, "{text}");
-        let guesses = count(r#""message":"no""#);
-        assert!(guesses < storm / 10, "{guesses}");
+        let guesses = count("192.0.2.7");
+        assert!((1..storm / 10).contains(&guesses), "{guesses}");
+        let passing = count("192.0.2.9");
+        assert!((1..storm / 10).contains(&passing), "{passing}");
         assert!(
-            text.contains(&format!(r#""held_back":{}"#, storm - guesses)),
+            text.contains(&format!(r#""held_back":{}"#, 2 * storm - guesses - passing)),
             "{text}"
         );
     }
