@@ -81,6 +81,8 @@ make_ca() {
   logged "$LOG" as_owner hostler-pki init --dir "$CA_DIR.new" --trust-domain "$TRUST_DOMAIN"
   # Key and certificate at one moment, in the place of the package's empty folder.
   as_owner mv -T "$CA_DIR.new" "$CA_DIR" || fail "$CA_DIR holds other files, which are no CA. Move them away, and run this again"
+  # Before anything that it signs.
+  as_owner sync "${CA_DIR%/*}"
 }
 
 ensure_own_certificate() {
