@@ -238,8 +238,8 @@ bootstrap_host_added() {
   wait "$watcher" || true
   diff - <(on_bc 'cat inventory') <<<"bxh 192.0.2.99
 $BOOTSTRAP_HOST root@$(bed_address bh)" || return 1
-  bed_ssh bh 'test ! -s seen; ! grep -rIl hostler1- /var/log /root /tmp /etc /var/lib/hostler-agent; ! journalctl --no-pager | grep hostler1-' &&
-    on_bc '! grep -rIl hostler1- /var/log /tmp; ! journalctl --no-pager | grep hostler1-'
+  bed_ssh bh 'test ! -s seen && ! grep -rIl hostler1- /var/log /root /tmp /etc /var/lib/hostler-agent && ! journalctl --no-pager | grep hostler1-' &&
+    on_bc '! grep -rIl hostler1- /var/log /root /tmp && ! journalctl --no-pager | grep hostler1-'
 }
 
 bootstrap_certificate() {

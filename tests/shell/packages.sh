@@ -79,7 +79,9 @@ packages_in_an_image() {
     mount -t overlay -o "lowerdir=$2,upperdir=$1/image/upper,workdir=$1/image/work" image "$1/image/tree"
     cp "$1"/before/*.deb "$1/image/tree/root/"
     chroot "$1/image/tree" sh -eu -c "cd /root; useradd --no-user-group --shell /bin/bash hostler
-      dpkg -i hostler*.deb && dpkg --audit && id -nG hostler | grep -w hostler && test -L /etc/systemd/system/multi-user.target.wants/hostler-agent.service
+      dpkg -i hostler*.deb
+      id -nG hostler | grep -w hostler
+      test -L /etc/systemd/system/multi-user.target.wants/hostler-agent.service
       dpkg --purge hostler-agent hostler-coordinator hostler; ! ls /etc/hostler"' image "$PACKAGES_DIR" "$BED_BASE" 2>&1)" || { echo "$said"; return 1; }
   echo "$said"
   # Nothing was left, so nothing is said to be.
