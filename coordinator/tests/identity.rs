@@ -532,3 +532,30 @@ async fn a_store_that_is_older_than_its_audit_log_learns_of_a_revocation_once() 
     assert_eq!(whom, [h1()]);
     assert_eq!(recovery::revocations(&store, dir.path()).await.unwrap(), []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_end_after_its_revocation_is_named() {
+    let site = Site::new();
+    let store = site.store();
+    let identities = site.start(&store).await.unwrap();
+    let certificate = PeerCertificate {
+        identity: h1(),
+        not_before: BETWEEN,
+        not_after: UnixMillis::now().plus(Duration::from_secs(60)),
+        fingerprint: Fingerprint::from_bytes([0; 32]),
+        root: Fingerprint::from_bytes([1; 32]),
+    };
+    let here = SocketAddr::from(([192, 0, 2, 7], 7));
+    let life = identities.connections.enter(&certificate, here);
+    let call = life.clone();
+    let revoked = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
+    let said = revoked.unwrap_err().to_string();
+    assert!(
+        said.contains("(from 192.0.2.7:7 since 20") && said.contains("Z, 2 at work)"),
+        "{said}"
+    );
+    assert!(life.cut().is_cancelled() && identities.revocations.last(&h1().subject).is_some());
+    drop((life, call));
+    let again = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
+    assert_eq!(again.unwrap().connections_ended, 0);
+}

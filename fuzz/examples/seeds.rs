@@ -247,6 +247,7 @@ fn site_calls() -> std::io::Result<()> {
     let revoked = site::RevokeIdentityRequest {
         subject: "agent/h1".into(),
         reason,
+        unknown: false,
     };
     let audit = site::ListAuditRequest {
         identity: "h1".into(),
