@@ -112,18 +112,24 @@ take() {
   said "took $file"
 }
 
+# Its configuration files; one that is no file's name when there are none, since nothing matches that.
+conffiles_of() {
+  { dpkg-query -W -f '${Conffiles}\n' "$1" | awk '{ print $1 }' | sed '/^$/d' | grep . || echo none; }
+}
+
 # The installed package as a file again, from dpkg's own records: for hosts whose package came by another way.
 repack() {
   package=$1 version=$2 out=$3 tree="$CACHE/.repack.$$"
   # Also what a run left that had no space, or lost its power.
   rm -rf "$CACHE"/.repack.*
   mkdir -p "$tree/DEBIAN"
-  dpkg-query -L "$package" | while IFS= read -r path; do
+  # Not its configuration: what is there is the host's own by now, and dpkg would take it for what the package had brought.
+  dpkg-query -L "$package" | grep -vxF "$(conffiles_of "$package")" | while IFS= read -r path; do
     if [ -d "$path" ] && [ ! -L "$path" ]; then mkdir -p "$tree$path"; elif [ -e "$path" ] || [ -L "$path" ]; then cp -a "$path" "$tree$path"; fi
   done
   dpkg-query -s "$package" | sed -e '/^Status:/d' -e '/^Conffiles:/,/^[^ ]/{/^Conffiles:/d;/^ /d}' >"$tree/DEBIAN/control"
-  for script in preinst postinst prerm postrm conffiles triggers shlibs md5sums; do
-    if [ -e "/var/lib/dpkg/info/$package.$script" ]; then cp -a "/var/lib/dpkg/info/$package.$script" "$tree/DEBIAN/"; fi
+  for script in preinst postinst prerm postrm triggers shlibs md5sums; do
+    if [ -e "/var/lib/dpkg/info/$package.$script" ]; then cp -a "/var/lib/dpkg/info/$package.$script" "$tree/DEBIAN/$script"; fi
   done
   # For this host alone: time counts more than size.
   dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$out.new" >/dev/null
