@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034 # the other parts of deploy/rollout read what is asked for
 # What was asked for, and the same written down for `resume`. An argument that is not understood ends with the code 2.
 
-VERB="" INVENTORY_FILE="" LIMIT="" PACKAGE_FILES=() SHA256="" ALLOW_DOWNGRADE=no CANARY=1 BATCH=10% MAX_UNAVAILABLE="" WAIT=120 SETTLE=5
+VERB="" INVENTORY_FILE="" LIMIT="" PACKAGE_FILES=() SHA256="" ALLOW_DOWNGRADE=no CANARY=1 BATCH=10% MAX_UNAVAILABLE="" WAIT=120 SETTLE=10
 OPERATION_WAIT=600 ON_TROUBLE=fail DIALS="" TAKE_OVER=no CA="${HOSTLER_CA:-}" SSH_CONFIG=""
 STATE="${XDG_STATE_HOME:-$HOME/.local/state}/hostler/rollout"
 # What a run keeps for those that go on with it.
@@ -18,7 +18,8 @@ usage_fails() {
 # The CA in the client's configuration file, whose paths begin at its folder.
 client_ca() {
   local file="${HOSTLER_CONFIG:-${XDG_CONFIG_HOME:-$HOME/.config}/hostler/config.toml}" ca
-  ca="$(sed -n 's/^[[:space:]]*ca[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\1/p' "$file" 2>/dev/null | sed -n 1p)"
+  # Without the file everything may be in HOSTLER_*; otherwise the client says what is missing.
+  ca="$({ sed -n 's/^[[:space:]]*ca[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\1/p' "$file" 2>/dev/null || true; } | sed -n 1p)"
   if [[ -n "$ca" && "$ca" != /* ]]; then ca="$(dirname "$(realpath "$file")")/$ca"; fi
   printf '%s\n' "$ca"
 }

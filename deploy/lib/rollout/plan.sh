@@ -46,10 +46,11 @@ would() {
 }
 
 plan_print() {
-  local host facts what words running seen others
+  local host facts what words running seen others version arch
   printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' HOST BATCH WOULD INSTALLED WANTED ARCH ""
   for host in "${HOSTS[@]}"; do
     facts="$(get_host "$host" facts)"
+    version="$(fact "$facts" version)" arch="$(fact "$facts" arch)"
     IFS=$'\t' read -r what words <<<"$(would "$host")"
     running="$(fleet_operations "$RUN_DIR/fleet.json" "$host")"
     seen=""
@@ -61,7 +62,7 @@ plan_print() {
       fi
     fi
     printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' "$host" "$(get_host "$host" batch | sed 's/^0$/canary/')" "$what" \
-      "$(fact "$facts" version | sed 's/^$/-/')" "$DEB_VERSION" "$(fact "$facts" arch | sed 's/^$/-/')" \
+      "${version:--}" "$DEB_VERSION" "${arch:--}" \
       "${words}${running:+${words:+; }waits for ${running// /, }}${seen:+${words:+; }$seen}"
   done
   [[ -z "$LIMIT" ]] || return 0

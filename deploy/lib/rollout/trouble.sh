@@ -57,6 +57,9 @@ package_trouble() {
   if [[ "$(fact "$facts" want)" == hold ]]; then
     echo "its package is held. To let go: apt-mark unhold hostler-agent" && return
   fi
+  if [[ -n "$installed" && ! "$installed" =~ ^[0-9][0-9A-Za-z.+~:-]*$ ]]; then
+    echo "it says that its package has the version '$installed', which is none" && return
+  fi
   # What this run left in the middle is its own to mend.
   if [[ -n "$installed" && "$status" != installed && "$(fact "$facts" owner)" != "$RUN" ]]; then
     echo "its package is not whole ($status). See there: dpkg --audit" && return
