@@ -277,7 +277,10 @@ fn cas_that_would_cut_the_host_off_are_refused_and_the_file_stays() {
         Taken::Changed { roots: 2 }
     );
     let turned = before + &read(&foreign);
-    assert_eq!(trust::take(&told(&turned), &site.files, &nobody).unwrap(), Taken::Same);
+    assert_eq!(
+        trust::take(&told(&turned), &site.files, &nobody).unwrap(),
+        Taken::Same
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) fn cut_dropped(connections: &Connections, before: &OwnState, now: &Ow
     for root in roots {
         let (name, cut) = (before.ca_name(root), of_root(&hanging, root));
         tracing::error!(
-            connections = cut.len(),
+            holders = cut.len(),
             "the CA {name} is trusted no more, and whoever is connected by a certificate of it is cut off ({}); a host \
              comes back with a token: hostler tokens create --host HOST, and with it hostler-agent enrol there; a client \
              with a new certificate: hostler-pki issue client",
@@ -57,10 +57,10 @@ pub(super) fn left_behind(holders: &BTreeSet<(Subject, Fingerprint)>, own: &OwnS
         .find(|root| is_behind(*root))?;
     let cut = of_root(holders, root);
     Some(format!(
-        "{} still have certificates of the CA {}, which signs no more ({}): hostler-pki rotate-ca finish would cut them off. \
-         Agents that are connected renew by themselves; give clients new certificates",
-        counted(&cut),
+        "the CA {} signs no more, and certificates of it are still held by {} ({}): hostler-pki rotate-ca finish would cut them \
+         off. Agents that are connected renew by themselves; give clients new certificates",
         own.ca_name(root),
+        counted(&cut),
         named(&cut)
     ))
 }
