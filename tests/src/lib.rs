@@ -14,6 +14,7 @@ pub mod owner;
 pub mod pki;
 pub mod pool;
 pub mod programs;
+pub mod progress;
 pub mod raw;
 pub mod shown;
 pub mod simulation;

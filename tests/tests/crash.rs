@@ -3,6 +3,7 @@
 
 use hostler_tests::crash::Campaign;
 use hostler_tests::crash::round::Has;
+use hostler_tests::progress::Progress;
 
 /// Each world has its own seed: `seed` and the two after it.
 async fn survives(seed: u64, kills: u64, has: Has) {
@@ -12,7 +13,7 @@ async fn survives(seed: u64, kills: u64, has: Has) {
         kills,
         has,
     };
-    if let Err(error) = campaign.run().await {
+    if let Err(error) = campaign.run(&Progress::unseen()).await {
         panic!("{error:#}");
     }
 }

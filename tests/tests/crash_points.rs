@@ -2,9 +2,10 @@
 
 use hostler_tests::crash::round::Has;
 use hostler_tests::crash::walk::{Length, Walked, walk};
+use hostler_tests::progress::Progress;
 
 async fn survives(has: Has) -> Walked {
-    match walk(has, Length::Short, None).await {
+    match walk(has, Length::Short, None, &Progress::unseen()).await {
         Ok(walked) => walked,
         Err(error) => panic!("{error:#}"),
     }

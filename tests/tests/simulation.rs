@@ -1,6 +1,7 @@
 //! The whole under a deterministic simulation: many seeds, none of which breaks an invariant. A failure names the seed,
 //! and `simulate --seed N --trace` replays it.
 
+use hostler_tests::progress::Progress;
 use hostler_tests::simulation::seeds::{Seeds, run_all};
 use hostler_tests::simulation::{Trace, run};
 
@@ -18,10 +19,11 @@ fn count() -> u64 {
 
 #[test]
 fn no_seed_breaks_an_invariant() {
-    let summary = run_all(Seeds {
+    let seeds = Seeds {
         first: 0,
         count: count(),
-    });
+    };
+    let summary = run_all(seeds, &Progress::unseen());
     assert!(summary.broken.is_empty(), "\n{summary}");
     // What never happens is not tested.
     for what in [

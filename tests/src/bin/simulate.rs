@@ -1,10 +1,11 @@
 //! `simulate --seeds 50000 [--first N]` runs seeds on every core and prints what happened; a seed that breaks an
-//! invariant prints itself. `simulate --seed N --trace` replays one.
+//! invariant prints itself, and standard error says how far it is. `simulate --seed N --trace` replays one.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use hostler_tests::progress::Progress;
 use hostler_tests::simulation::seeds::{self, Seeds};
 use hostler_tests::simulation::{Trace, run};
 
@@ -59,7 +60,7 @@ fn simulate(arguments: &Arguments) -> std::io::Result<ExitCode> {
             first: arguments.first,
             count: arguments.seeds,
         };
-        let summary = seeds::run_all(seeds);
+        let summary = seeds::run_all(seeds, &Progress::of("seeds", seeds.count));
         write!(out, "{summary}")?;
         return Ok(code(summary.broken.is_empty()));
     };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -17,6 +18,7 @@ use super::tally::Tally;
 use super::truth::{self, Truth};
 use super::world::{Setting, World};
 use crate::pool::LoopPool;
+use crate::progress::Progress;
 use hostler_common::rpc::hostler::fleet::v1 as fleet;
 
 /// From the last blow until everything has settled: the lease, the waits of whoever dials again, and the operation
@@ -38,13 +40,13 @@ pub struct Course {
     pub has: Has,
 }
 
-/// Runs a course.
+/// Runs a course. Each kill counts in `progress`.
 ///
 /// # Errors
 /// When an invariant is broken: with the seed, everything that was done, and the ends of the logs.
-pub async fn run(course: Course) -> anyhow::Result<Tally> {
+pub async fn run(course: Course, progress: Arc<Progress>) -> anyhow::Result<Tally> {
     let mut driver = Driver::begin(course, World::begin(Setting::random(course.has))?);
-    match driver.whole().await {
+    match driver.whole(&progress).await {
         Ok(()) => Ok(driver.tally),
         Err(error) => bail!(driver.obituary(&error)),
     }
@@ -81,7 +83,7 @@ impl Driver {
         }
     }
 
-    async fn whole(&mut self) -> anyhow::Result<()> {
+    async fn whole(&mut self, progress: &Progress) -> anyhow::Result<()> {
         self.settle(None, Vec::new()).await?;
         if self.course.has == Has::HypervisorAndPool {
             // Something to restore from.
@@ -89,7 +91,9 @@ impl Driver {
         }
         while self.tally.kills < self.course.kills {
             let round = Round::draw(&mut self.dice, self.course.has);
+            let before = self.tally.kills;
             self.round(&round).await?;
+            progress.add(self.tally.kills - before);
         }
         self.last_look()
     }

@@ -22,11 +22,15 @@ pub mod truth;
 pub mod walk;
 pub mod world;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use drive::Course;
 use round::Has;
 use tally::Tally;
 use tokio::task::JoinSet;
+
+use crate::progress::Progress;
 
 /// Several worlds side by side, each with a seed of its own: this one, and those after it.
 #[derive(Debug, Clone, Copy)]
@@ -42,18 +46,19 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Runs them to their end.
+    /// Runs them to their end. Each kill counts in `progress`.
     ///
     /// # Errors
     /// When an invariant is broken in any of them.
-    pub async fn run(self) -> anyhow::Result<Tally> {
+    pub async fn run(self, progress: &Arc<Progress>) -> anyhow::Result<Tally> {
         let mut worlds = JoinSet::new();
         for world in 0..self.worlds {
-            worlds.spawn(drive::run(Course {
+            let course = Course {
                 seed: self.seed.wrapping_add(world),
                 kills: self.kills.div_ceil(self.worlds.max(1)),
                 has: self.has,
-            }));
+            };
+            worlds.spawn(drive::run(course, Arc::clone(progress)));
         }
         let mut tally = Tally::default();
         while let Some(world) = worlds.join_next().await {

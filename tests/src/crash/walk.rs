@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -20,6 +21,7 @@ use super::tally::Tally;
 use super::trap::{Action, Trap};
 use super::world::{ATTEMPTS, Setting, World};
 use crate::programs;
+use crate::progress::Progress;
 
 /// A plain operation whose programs are killed once is taken so often at most: the lease of its agent may run out
 /// while it dials again.
@@ -111,7 +113,12 @@ const POOLS: [(&str, &[Scene]); 6] = [
 ///
 /// # Panics
 /// When the programs have no named points.
-pub async fn walk(has: Has, length: Length, only: Option<&str>) -> anyhow::Result<Walked> {
+pub async fn walk(
+    has: Has,
+    length: Length,
+    only: Option<&str>,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Walked> {
     demand_points();
     let worlds: &[(&str, &[Scene])] = match has {
         Has::Hypervisor => &HYPERVISORS,
@@ -129,7 +136,7 @@ pub async fn walk(has: Has, length: Length, only: Option<&str>) -> anyhow::Resul
             lease: 1,
             operations,
         };
-        walks.spawn(world(setting, scenes, length));
+        walks.spawn(world(setting, scenes, length, Arc::clone(progress)));
     }
     if has == Has::Hypervisor && only.is_none() {
         walks.spawn(first_reports());
@@ -154,7 +161,12 @@ fn demand_points() {
     }
 }
 
-async fn world(setting: Setting, scenes: Vec<Scene>, length: Length) -> anyhow::Result<Walked> {
+async fn world(
+    setting: Setting,
+    scenes: Vec<Scene>,
+    length: Length,
+    progress: Arc<Progress>,
+) -> anyhow::Result<Walked> {
     let course = Course {
         seed: 0,
         kills: 0,
@@ -167,7 +179,7 @@ async fn world(setting: Setting, scenes: Vec<Scene>, length: Length) -> anyhow::
         has: setting.has,
         playing: Scene::Create,
     };
-    match walker.whole(&scenes).await {
+    match walker.whole(&scenes, &progress).await {
         Ok(()) => Ok(Walked {
             tally: walker.driver.tally,
             places: walker.places,
@@ -200,13 +212,15 @@ struct Job {
 }
 
 impl Walker {
-    async fn whole(&mut self, scenes: &[Scene]) -> anyhow::Result<()> {
+    async fn whole(&mut self, scenes: &[Scene], progress: &Progress) -> anyhow::Result<()> {
         self.driver.settle(None, Vec::new()).await?;
         for scene in scenes {
             self.playing = *scene;
             let jobs = self.rehearse(*scene).await?;
+            progress.more(jobs.len() as u64);
             for job in jobs {
                 self.kill_at(*scene, &job).await?;
+                progress.add(1);
             }
         }
         self.driver.last_look()

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Tally, Trace, run};
+use crate::progress::Progress;
 
 /// Seeds one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +32,11 @@ pub struct Summary {
     pub took: Duration,
 }
 
-/// Runs `seeds` on every core.
+/// Runs `seeds` on every core. Each that has ended counts in `progress`.
 ///
 /// # Panics
 /// When a simulation does, which is a mistake in it.
-pub fn run_all(seeds: Seeds) -> Summary {
+pub fn run_all(seeds: Seeds, progress: &Progress) -> Summary {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let summary = Mutex::new(Summary::default());
@@ -49,6 +50,7 @@ pub fn run_all(seeds: Seeds) -> Summary {
                         return;
                     }
                     let ended = run(seeds.first + number, Trace::Hashed);
+                    progress.add(1);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.seeds += 1;
                     summary.simulated += ended.simulated;

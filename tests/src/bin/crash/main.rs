@@ -1,5 +1,5 @@
 //! `crash`: the long form of the crash tests. It runs the programs that lie beside it, kills them, and prints what
-//! that came to; a broken invariant ends it with the seed that shows it again. `crash points` kills them at every named
+//! that came to, and meanwhile on standard error how far it is; a broken invariant ends it with the seed that shows it again. `crash points` kills them at every named
 //! point instead, which they have when they were built with the feature `failpoints`.
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use hostler_tests::crash::Campaign;
 use hostler_tests::crash::round::Has;
 use hostler_tests::crash::walk::{Length, Walked, walk};
+use hostler_tests::progress::Progress;
 use tokio::runtime::Runtime;
 
 const USAGE: &str = "usage: crash [--kills N] [--seed N] [--worlds N] [--no-pool]
@@ -57,7 +58,9 @@ fn run() -> anyhow::Result<()> {
     }
     ensure!(campaign.worlds > 0, "--worlds is 0: nothing would be killed");
     let begun = Instant::now();
-    let tally = runtime(campaign.worlds)?.block_on(campaign.run())?;
+    let progress = Progress::of("kills", campaign.kills);
+    let tally = runtime(campaign.worlds)?.block_on(campaign.run(&progress))?;
+    drop(progress);
     print!("{tally}");
     println!(
         "violations: 0; seeds {} to {}, {:.0} s",
@@ -89,10 +92,12 @@ fn points(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     }
     let begun = Instant::now();
     let runtime = runtime(8)?;
+    let progress = Progress::of("kills", 0);
     let mut walked = Walked::default();
     for has in has {
-        walked.add(runtime.block_on(walk(has, length, only.as_deref()))?);
+        walked.add(runtime.block_on(walk(has, length, only.as_deref(), &progress))?);
     }
+    drop(progress);
     print!("{}", walked.tally);
     println!(
         "violations: 0; points at which nothing was killed: {:?}; {:.0} s",
