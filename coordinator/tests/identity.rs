@@ -22,7 +22,7 @@ use hostler_coordinator::identity::recovery;
 use hostler_coordinator::identity::revocation::RevocationRecord;
 use hostler_coordinator::identity::tokens::{Ended, Refusal, Standing, TokenRecord};
 use hostler_coordinator::session::version;
-use hostler_coordinator::store::{Order, Range, Revision, Store};
+use hostler_coordinator::store::{Order, Range, Revision, Store, Transaction, json};
 use hostler_pki::ca::{Authority, DEFAULT_CA_LIFETIME, IssueOptions};
 use hostler_pki::issued::Existing;
 use hostler_pki::{EnrolToken, Fingerprint, Identity, KeyRequest, PeerCertificate};
@@ -530,6 +530,19 @@ async fn a_store_that_is_older_than_its_audit_log_learns_of_a_revocation_once() 
     let recovered = recovery::revocations(&store, dir.path()).await.unwrap();
     let whom: Vec<_> = recovered.iter().map(|record| record.identity.clone()).collect();
     assert_eq!(whom, [h1()]);
+    assert_eq!(recovery::revocations(&store, dir.path()).await.unwrap(), []);
+    // A store that knew it all along: the log's times are rounded.
+    let (elsewhere, began) = (TempDir::new().unwrap(), 1_795_330_800_480);
+    let store = Store::open(elsewhere.path()).unwrap();
+    let known = RevocationRecord {
+        revoked_at: UnixMillis(began - 1),
+        ..recovered[0].clone()
+    };
+    let transaction = Transaction {
+        compares: Vec::new(),
+        writes: vec![json::put("/revocations/agent/h1".to_owned(), &known)],
+    };
+    store.commit(transaction).await.unwrap();
     assert_eq!(recovery::revocations(&store, dir.path()).await.unwrap(), []);
 }
 

@@ -5,6 +5,7 @@
 //! log in the same directory reaches.
 
 use std::path::Path;
+use std::time::Duration;
 
 use hostler_common::units::UnixMillis;
 use hostler_pki::Subject;
@@ -14,6 +15,9 @@ use super::tokens::{self, Ended, Standing, TokenRecord};
 use crate::audit::retold::{self, Retold};
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Order, Range, Revision, Store, Transaction};
+
+/// The log's times are rounded, and a clock is corrected a little: a revocation of so long before it was asked for is that one.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// Who closes tokens, for people.
 const CLOSED_BY: &str = "hostler-coordinator --accept-loss";
@@ -43,7 +47,7 @@ async fn recover(store: &Store, told: Retold) -> Result<Option<RevocationRecord>
     loop {
         let entry = store.get(&key).await?;
         let stored: Option<RevocationRecord> = entry.as_ref().map(json::read).transpose()?;
-        if stored.is_some_and(|stored| stored.revoked_at >= told.asked_at) {
+        if stored.is_some_and(|stored| stored.revoked_at.plus(SLACK) >= told.asked_at) {
             return Ok(None);
         }
         let record = RevocationRecord {
