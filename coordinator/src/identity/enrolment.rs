@@ -11,10 +11,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use hostler_common::DEFAULT_PORT;
 use hostler_common::error::Chain;
-use hostler_common::id::HostName;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_server::EnrolService;
 use hostler_common::rpc::hostler::enrol::v1::{EnrolRequest, EnrolResponse};
-use hostler_common::throttle::Throttle;
 use hostler_common::units::UnixMillis;
 use hostler_pki::request::{RequestError, key_digest};
 use hostler_pki::{CoordinatorAddress, EnrolToken, Identity, Subject, TokenId};
@@ -22,11 +20,12 @@ use thiserror::Error;
 use tonic::{Code, Request, Response, Status};
 
 use super::Identities;
+use super::attempt::Attempt;
 use super::guessing::{Buckets, Charge, Pace, TooOften, neighbourhood};
 use super::keeper::SignError;
 use super::places::Seat;
 use super::tokens::{Refusal, Standing, TokensError};
-use crate::audit::{Audit, Entry, Event};
+use crate::audit::Audit;
 use crate::operation::sentences;
 
 /// Refused attempts of one address: a person with typos, or a rollout with old tokens.
@@ -56,9 +55,6 @@ const TRIES_AT_MOST: usize = 8;
 
 /// The longest version that is logged, in bytes.
 const VERSION_AT_MOST: usize = 32;
-
-/// Attempts that are logged.
-static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
 
 /// Why somebody got no certificate.
 #[derive(Debug, Error)]
@@ -91,31 +87,23 @@ pub enum EnrolError {
 }
 
 impl EnrolError {
-    fn status(&self) -> Status {
-        let message = self.to_string();
+    /// As it is answered.
+    pub(super) fn code(&self) -> Code {
         match self {
-            Self::TooOften { .. } => Status::resource_exhausted(message),
-            Self::Refused(_) => Status::permission_denied(message),
-            Self::Request(_) => Status::invalid_argument(Chain(self).to_string()),
-            Self::Contended | Self::Sign(_) | Self::Tokens(_) => Status::unavailable(message),
+            Self::TooOften { .. } => Code::ResourceExhausted,
+            Self::Refused(_) => Code::PermissionDenied,
+            Self::Request(_) => Code::InvalidArgument,
+            Self::Contended | Self::Sign(_) | Self::Tokens(_) => Code::Unavailable,
         }
     }
 
-    /// Whether it is only said to who has shown the secret of a token.
-    fn is_of_a_holder(&self) -> bool {
-        match self {
-            Self::TooOften { .. } | Self::Tokens(_) => false,
-            Self::Request(_) | Self::Contended | Self::Sign(_) => true,
-            Self::Refused(refusal) => match refusal {
-                Refusal::Form(_) | Refusal::Unknown { .. } | Refusal::Altered { .. } => false,
-                Refusal::OtherCa { .. }
-                | Refusal::Used { .. }
-                | Refusal::Expired { .. }
-                | Refusal::Revoked { .. }
-                | Refusal::HostRevoked { .. }
-                | Refusal::ClockWentBack { .. } => true,
-            },
-        }
+    fn status(&self) -> Status {
+        let words = match self {
+            Self::Request(_) => Chain(self).to_string(),
+            // What the coordinator's trouble is stays in its log.
+            other => other.to_string(),
+        };
+        Status::new(self.code(), words)
     }
 }
 
@@ -138,17 +126,6 @@ impl Caller {
         let seat = Some(seat);
         Self { address, seat }
     }
-}
-
-/// An attempt, for the records. Holds no secret.
-#[derive(Debug)]
-pub struct Attempt<'a> {
-    /// From where.
-    pub from: SocketAddr,
-    /// The token's id and the host that it names, when it could be read. Whoever wrote it may have made both up.
-    pub token: Option<(TokenId, &'a HostName)>,
-    /// What became of it: the host's new certificate ends then.
-    pub outcome: Result<(&'a Identity, UnixMillis), &'a EnrolError>,
 }
 
 /// Serves [`EnrolService`].
@@ -218,10 +195,7 @@ impl Enrolment {
     ) -> Result<EnrolResponse, EnrolError> {
         let token =
             EnrolToken::parse(&request.token).map_err(|error| EnrolError::Refused(Refusal::Form(error)));
-        let named = token
-            .as_ref()
-            .ok()
-            .map(|token| (token.id(), token.host().clone()));
+        let attempt = Attempt::begun(&self.audit, from, token.as_ref().ok());
         let neighbours = neighbourhood(from.ip());
         let outcome = match self.by_address.look(&neighbours) {
             Err(TooOften { wait }) => Err(EnrolError::TooOften {
@@ -232,25 +206,22 @@ impl Enrolment {
             // bounds.
             Ok(()) => {
                 let mut charge = Charge::due(&self.by_address, &neighbours);
-                let outcome = self.trade(from, token, &request).await;
+                let outcome = self.trade(&attempt, from, token, &request).await;
                 // What is not a wrong token does not count as one.
                 charge.is_due = matches!(outcome, Err(EnrolError::Refused(_) | EnrolError::TooOften { .. }));
                 outcome
             }
         };
-        self.tell(&Attempt {
-            from,
-            token: named.as_ref().map(|(id, host)| (*id, host)),
-            outcome: match &outcome {
-                Ok(enrolled) => Ok((&enrolled.identity, enrolled.not_after)),
-                Err(error) => Err(error),
-            },
+        attempt.ended(match &outcome {
+            Ok(enrolled) => Ok((&enrolled.identity, enrolled.not_after)),
+            Err(error) => Err(error),
         });
         outcome.map(|enrolled| enrolled.response)
     }
 
     async fn trade(
         &self,
+        attempt: &Attempt<'_>,
         from: SocketAddr,
         token: Result<EnrolToken, EnrolError>,
         request: &EnrolRequest,
@@ -271,7 +242,7 @@ impl Enrolment {
         };
         self.take(measure)?;
         let outcome = match token {
-            Ok(token) => self.redeem(from, &token, request).await,
+            Ok(token) => self.redeem(attempt, from, &token, request).await,
             Err(error) => Err(error),
         };
         if !matches!(outcome, Err(EnrolError::Refused(_))) {
@@ -297,6 +268,7 @@ impl Enrolment {
 
     async fn redeem(
         &self,
+        attempt: &Attempt<'_>,
         from: SocketAddr,
         token: &EnrolToken,
         request: &EnrolRequest,
@@ -316,6 +288,9 @@ impl Enrolment {
                 // Before the request is looked at: a signature costs more than a hash.
                 None => {
                     let admitted = held.record.admit(token, "", now);
+                    if admitted.as_ref().err().is_none_or(Refusal::is_of_a_holder) {
+                        attempt.has_secret();
+                    }
                     if let Err(refusal) = admitted
                         && !matches!(refusal, Refusal::Used { .. })
                     {
@@ -366,50 +341,6 @@ impl Enrolment {
             });
         }
         Err(EnrolError::Contended)
-    }
-
-    fn note(&self, attempt: &Attempt<'_>) {
-        let named = attempt.token.map(|(id, host)| format!("token {id} for {host}"));
-        let token = named.unwrap_or_default();
-        let entry = match attempt.outcome {
-            Ok((identity, valid_until)) => {
-                let words = format!("{token}: certificate until {valid_until}");
-                Entry::done(Event::Enrolment, identity, attempt.from).answered(Code::Ok, &words)
-            }
-            Err(error) => {
-                let words = match token.is_empty() {
-                    true => Chain(error).to_string(),
-                    false => format!("{token}: {}", Chain(error)),
-                };
-                let entry = Entry::refused(Event::Enrolment, "", attempt.from, error.status().code(), &words);
-                match error.is_of_a_holder() {
-                    true => entry.of_a_holder(),
-                    false => entry,
-                }
-            }
-        };
-        self.audit.note(&entry);
-    }
-
-    fn tell(&self, attempt: &Attempt<'_>) {
-        let (peer, token) = (
-            attempt.from,
-            attempt.token.map(|(id, _)| id.to_string()).unwrap_or_default(),
-        );
-        self.note(attempt);
-        match attempt.outcome {
-            Ok((identity, valid_until)) => {
-                tracing::info!(%peer, token, %identity, %valid_until, "a host enrolled");
-            }
-            Err(error @ (EnrolError::Sign(_) | EnrolError::Tokens(_))) => {
-                tracing::error!(%peer, token, error = %Chain(error), "a host could not enrol");
-            }
-            Err(error) => {
-                if let Some(held_back) = REFUSALS.pass() {
-                    tracing::warn!(%peer, token, error = %Chain(error), held_back, "an enrolment was refused");
-                }
-            }
-        }
     }
 }
 

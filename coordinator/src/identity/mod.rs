@@ -4,6 +4,7 @@
 //! It never decides what somebody may do (`api/authz` does). The invariants: what is revoked is refused and cut off before
 //! whoever revoked it is answered; a private key of an agent is never seen here; a token serves one key.
 
+mod attempt;
 pub mod connections;
 pub mod enrol_port;
 pub mod enrolment;
@@ -13,6 +14,7 @@ pub mod known;
 pub mod own;
 mod places;
 pub mod recovery;
+mod refusal;
 pub mod renewal;
 pub mod revocation;
 pub mod roots;
@@ -152,8 +154,8 @@ impl Identities {
         Self(Arc::new(Parts {
             connections,
             known,
+            tokens: Tokens::new(store.clone(), revocations.clone()),
             revocations,
-            tokens: Tokens::new(store.clone()),
             renewals: Buckets::new(renewal::PER_HOST, renewal::HOSTS_AT_MOST),
             certificates,
         }))

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use hostler_common::id::HostName;
 use hostler_common::units::UnixMillis;
-use hostler_pki::{EnrolToken, Fingerprint, SecretHash, TokenError, TokenId};
+use hostler_pki::{EnrolToken, Fingerprint, SecretHash, Subject, TokenError, TokenId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use super::refusal::Refusal;
+use super::revocation::RevocationList;
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Entry, Order, Range, Revision, Store, Transaction, Write};
 
@@ -45,6 +47,10 @@ pub struct TokenRecord {
     pub created_at: UnixMillis,
     /// Until when it may be used.
     pub expires_at: UnixMillis,
+    /// The last revocation of its host that was known when it was made. It may lie in the future: it covers what a clock that
+    /// was ahead has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<UnixMillis>,
     /// What ended it.
     #[serde(default)]
     pub ended: Option<Ended>,
@@ -83,104 +89,6 @@ pub enum Standing {
     Expired,
     /// Somebody has revoked it.
     Revoked,
-}
-
-/// Why a token is not taken. Each says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// Not a token.
-    #[error(transparent)]
-    Form(TokenError),
-    /// Nothing is kept of it.
-    #[error(
-        "token {id} is not known here: it is of another fleet, or of long ago; make one here with hostler tokens create --host {host}"
-    )]
-    Unknown {
-        /// Its id.
-        id: TokenId,
-        /// The host in it.
-        host: HostName,
-    },
-    /// Not the one that was made.
-    #[error("token {id} was altered: {what} is not what was made; copy it again, in one piece")]
-    Altered {
-        /// Its id.
-        id: TokenId,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// Another CA.
-    #[error(
-        "token {id} names the CA {ca}, which this coordinator does not trust; make another with hostler tokens create --host {host}"
-    )]
-    OtherCa {
-        /// Its id.
-        id: TokenId,
-        /// The CA in it.
-        ca: Fingerprint,
-        /// The host in it.
-        host: HostName,
-    },
-    /// It works once.
-    #[error(
-        "token {id} was used at {at} from {from}, and works once. If that was not this host, revoke it with hostler agents revoke {host}; make another with hostler tokens create --host {host}"
-    )]
-    Used {
-        /// Its id.
-        id: TokenId,
-        /// When.
-        at: UnixMillis,
-        /// From which address.
-        from: String,
-        /// The host.
-        host: HostName,
-    },
-    /// Too late.
-    #[error("token {id} expired at {at}; make another with hostler tokens create --host {host}")]
-    Expired {
-        /// Its id.
-        id: TokenId,
-        /// When.
-        at: UnixMillis,
-        /// The host.
-        host: HostName,
-    },
-    /// Taken back.
-    #[error("token {id} was revoked at {at} by {by}; make another with hostler tokens create --host {host}")]
-    Revoked {
-        /// Its id.
-        id: TokenId,
-        /// When.
-        at: UnixMillis,
-        /// By whom.
-        by: String,
-        /// The host.
-        host: HostName,
-    },
-    /// Whoever has it may be why the host was revoked.
-    #[error(
-        "token {id} was made before host {host} was revoked at {at}; if the host is to come back, make another with hostler tokens create --host {host}"
-    )]
-    HostRevoked {
-        /// Its id.
-        id: TokenId,
-        /// When its host was revoked the last time.
-        at: UnixMillis,
-        /// The host.
-        host: HostName,
-    },
-    /// Nobody can tell whether it has expired.
-    #[error(
-        "token {id} was made at {created_at}, and the coordinator's clock says {now}: it went back. Set the coordinator's clock, then try again"
-    )]
-    ClockWentBack {
-        /// Its id.
-        id: TokenId,
-        /// When it was made.
-        created_at: UnixMillis,
-        /// What the clock says.
-        now: UnixMillis,
-    },
 }
 
 /// Why nothing was done about a token.
@@ -293,7 +201,9 @@ impl TokenRecord {
     /// # Errors
     /// When it was made before.
     pub fn outlives(&self, id: TokenId, revoked: Option<UnixMillis>) -> Result<(), Refusal> {
-        match revoked.filter(|at| self.created_at <= *at) {
+        let is_later =
+            |at: &UnixMillis| self.created_at <= *at && self.follows.is_none_or(|known| known < *at);
+        match revoked.filter(is_later) {
             Some(at) => Err(Refusal::HostRevoked {
                 id,
                 at,
@@ -316,12 +226,13 @@ pub struct Held {
 #[derive(Debug, Clone)]
 pub struct Tokens {
     store: Store,
+    revocations: RevocationList,
 }
 
 impl Tokens {
     /// In `store`.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, revocations: RevocationList) -> Self {
+        Self { store, revocations }
     }
 
     /// Makes a token for `host` that pins `ca`, and forgets those that are over for long.
@@ -342,8 +253,10 @@ impl Tokens {
             return Err(TokensError::TooMany);
         }
         let token = EnrolToken::new(host.clone(), ca).map_err(TokensError::Make)?;
+        let subject = Subject::Agent { host: host.clone() };
         let record = TokenRecord {
             id: token.id().to_string(),
+            follows: self.revocations.last(&subject),
             host,
             secret_hash: HEXLOWER.encode(token.secret_hash().as_bytes()),
             created_by: by.to_owned(),
@@ -503,4 +416,30 @@ fn over(entries: &[Entry], now: UnixMillis) -> Result<Over, RecordError> {
         kept_over: count - keys.len(),
         keys,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_follows_the_revocation_that_it_was_made_after_whatever_the_clocks_said() {
+        let id = "00112233445566aa".parse().unwrap();
+        let made = |created_at, follows: Option<i64>| TokenRecord {
+            id: "00112233445566aa".to_owned(),
+            host: "h1".parse().unwrap(),
+            secret_hash: String::new(),
+            created_by: String::new(),
+            created_at: UnixMillis(created_at),
+            expires_at: UnixMillis(i64::MAX),
+            follows: follows.map(UnixMillis),
+            ended: None,
+        };
+        let outlives =
+            |token: TokenRecord, revoked: i64| token.outlives(id, Some(UnixMillis(revoked))).is_ok();
+        assert!(outlives(made(100, None), 99) && !outlives(made(100, None), 100));
+        // It covers what a clock that was ahead has made, and was known when the token was made.
+        assert!(outlives(made(100, Some(5000)), 5000));
+        assert!(!outlives(made(100, Some(5000)), 5001), "revoked again");
+    }
 }

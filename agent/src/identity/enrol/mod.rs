@@ -95,7 +95,7 @@ impl Enrolment {
                 let (until, left) = (own.not_after, left(UnixMillis::now(), own.not_after));
                 writeln!(
                     out,
-                    "certificate    {} is already enrolled with this token, until {until} ({left})",
+                    "certificate    {} is already enrolled with this token, until {until} ({left}); a new token makes a new certificate",
                     own.identity
                 )?;
                 (told, ended)
