@@ -6,7 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hostler_agent::blocking::Blocking;
 use hostler_agent::identity::enrol::EnrolError;
+use hostler_agent::session::dial::{self, Trouble};
+use hostler_common::rpc::hostler::agent::v1::SessionRequest;
 use hostler_common::rpc::hostler::fleet::v1::WatchHypervisorsRequest;
 use hostler_common::rpc::hostler::site::v1 as site;
 use hostler_common::rpc::operations::v1::HypervisorState;
@@ -298,6 +301,14 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
         .await
         .expect("the watch goes on");
     wait::until("it is refused", || async { (late.dials() > 1).then_some(()) }).await;
+    let dial = dial::over_tls(agents_at(&fleet), late.files.clone(), Blocking::new(1));
+    match dial(SessionRequest::default()).await.map(|_| ()) {
+        Err(Trouble::Person(line)) => {
+            assert!(line.contains("one that was dropped since"), "{line}");
+            assert!(line.contains("hostler tokens create"), "{line}");
+        }
+        other => panic!("{other:?}"),
+    }
     assert_eq!(fleet.state("late-hv").await, Some(HypervisorState::Unknown));
     assert_eq!(fleet.state("early-hv").await, Some(AVAILABLE));
     assert_eq!(early.dials(), 1, "whose certificate is good was dropped, too");
