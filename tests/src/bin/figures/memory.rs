@@ -60,7 +60,16 @@ impl Memory {
 
 /// One figure of `/proc/PID/status`, in kB of 1024 bytes.
 fn field(pid: u32, name: &str) -> anyhow::Result<u64> {
-    let path = PathBuf::from(format!("/proc/{pid}/status"));
+    field_of(pid, "status", name)
+}
+
+/// What it costs the machine: pages that others have too are counted by halves, thirds, and so on (proc_pid_smaps(5)).
+fn share(pid: u32) -> anyhow::Result<u64> {
+    field_of(pid, "smaps_rollup", "Pss")
+}
+
+fn field_of(pid: u32, file: &str, name: &str) -> anyhow::Result<u64> {
+    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
     let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| {
@@ -113,6 +122,7 @@ pub(crate) async fn measure(processes: &[Process]) -> anyhow::Result<()> {
             None => table::told(&what, resident, " MB"),
         }
         table::told("of it RssAnon", megabytes(memory.anonymous), " MB");
+        table::told("its share, Pss", megabytes(share(process.pid)?), " MB");
     }
     Ok(())
 }
