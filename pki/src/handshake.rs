@@ -82,6 +82,16 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
+/// What a handshake without [`accept`] returned: it asked for no certificate, so there is no more to know.
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            seen: Seen::default(),
+        }
+    }
+}
+
 /// Shakes hands as `acceptor.accept(io)` does, and knows more when it fails.
 ///
 /// # Errors

@@ -189,6 +189,12 @@ async fn the_port_for_enrolment_takes_no_older_tls_and_serves_no_agent_with_a_ce
     let port = fleet.enrol_address.unwrap();
     let old = openssl(port, &["-tls1_2"]).await;
     assert!(old.contains("alert protocol version"), "{old}");
+    let noted = &refusals(&fleet, 1).await[0];
+    let said = noted["message"].as_str().unwrap();
+    assert!(
+        said.contains("the port for enrolment") && said.contains("does not speak TLS 1.3"),
+        "{noted}"
+    );
     // It asks for no certificate, and whoever shows one is nobody there.
     let address: CoordinatorAddress = fleet.enrol_at();
     let agent = fleet.ca.client_config("agent/h1");

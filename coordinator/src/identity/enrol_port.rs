@@ -9,9 +9,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_server::EnrolServiceServer;
 use hostler_common::throttle::Throttle;
+use hostler_pki::HandshakeError;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -22,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
+use tonic::Code;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
@@ -29,6 +33,7 @@ use super::enrolment::{Caller, Enrolment};
 use super::guessing::neighbourhood;
 use super::own::Own;
 use super::places::{Place, Places};
+use crate::audit::{Audit, Entry, Event};
 
 /// How long a handshake may take, also at 64 kbit/s.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
@@ -76,7 +81,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (ready, connections) = mpsc::channel(READY_BOUND);
-    let accepting = accept(listener, own, ready, tasks.clone(), shutdown.clone());
+    let audit = enrolment.audit().clone();
+    let accepting = accept(listener, own, audit, ready, tasks.clone(), shutdown.clone());
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(accepting));
     Server::builder()
         .timeout(CALL_PATIENCE)
@@ -93,6 +99,7 @@ pub async fn run(
 async fn accept(
     listener: TcpListener,
     own: Own,
+    audit: Audit,
     ready: mpsc::Sender<io::Result<Connection>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -110,24 +117,40 @@ async fn accept(
         };
         waits.reset();
         let Some(place) = places.take(neighbourhood(address.ip())) else {
-            refused(&address, "too many connections at the port for enrolment");
+            refused(&address, &Unshaken::Crowded);
             continue;
         };
-        let (own, ready) = (own.clone(), ready.clone());
+        let (own, ready, audit) = (own.clone(), ready.clone(), audit.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
             match shake(tcp, address, &own, place).await {
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
-                Err(why) => refused(&address, &why),
+                Err(why) => {
+                    note(&audit, address, &why);
+                    refused(&address, &why);
+                }
             }
         }));
     }
 }
 
+/// Why a connection did not come to be.
+#[derive(Debug, Error)]
+enum Unshaken {
+    #[error("too many connections at the port for enrolment")]
+    Crowded,
+    #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
+    Late,
+    #[error("it made way for others before its TLS handshake")]
+    MadeWay,
+    #[error("the TLS handshake at the port for enrolment failed")]
+    Handshake(#[source] HandshakeError),
+}
+
 /// The connection, once it is one.
 ///
 /// # Errors
-/// Why it is none, in words.
-async fn shake(tcp: TcpStream, address: SocketAddr, own: &Own, place: Place) -> Result<Connection, String> {
+/// Why it is none.
+async fn shake(tcp: TcpStream, address: SocketAddr, own: &Own, place: Place) -> Result<Connection, Unshaken> {
     // Small messages are answered at once; without it they only are later.
     let _ = tcp.set_nodelay(true);
     let shaking = async {
@@ -138,9 +161,9 @@ async fn shake(tcp: TcpStream, address: SocketAddr, own: &Own, place: Place) -> 
     // Cancel-safe: what is not chosen is a connection that ends.
     let stream = tokio::select! {
         shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, shaking) => shaken
-            .map_err(|_late| "no complete TLS handshake in time".to_owned())?
-            .map_err(|error| hostler_pki::explain_failed_handshake(&error).to_owned())?,
-        () = place.gives_way() => return Err("it made way for others before its TLS handshake".to_owned()),
+            .map_err(|_| Unshaken::Late)?
+            .map_err(|error: io::Error| Unshaken::Handshake(error.into()))?,
+        () = place.gives_way() => return Err(Unshaken::MadeWay),
     };
     place.idles();
     Ok(Connection {
@@ -152,9 +175,18 @@ async fn shake(tcp: TcpStream, address: SocketAddr, own: &Own, place: Place) -> 
     })
 }
 
-fn refused(peer: &SocketAddr, why: &str) {
+/// Who is refused is in the audit log; who goes away or stays silent is not.
+fn note(audit: &Audit, address: SocketAddr, why: &Unshaken) {
+    if matches!(why, Unshaken::Handshake(error) if error.is_refusal()) {
+        let why = Chain(why).to_string();
+        let entry = Entry::refused(Event::Handshake, "", address, Code::Unauthenticated, &why);
+        audit.note(&entry);
+    }
+}
+
+fn refused(peer: &SocketAddr, why: &Unshaken) {
     if let Some(held_back) = REFUSALS.pass() {
-        tracing::warn!(%peer, why, held_back, "connection for enrolment refused");
+        tracing::warn!(%peer, why = %Chain(why), held_back, "connection for enrolment refused");
     }
 }
 

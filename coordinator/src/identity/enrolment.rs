@@ -178,6 +178,11 @@ impl Enrolment {
         Self { audit, ..self }
     }
 
+    /// The log in which each attempt is noted.
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// The same for agents that are taken at `port`.
     #[must_use]
     pub fn for_sessions_at(self, session_port: u16) -> Self {
