@@ -15,6 +15,8 @@ stage_rollout() {
   ROLLED="$ROLLOUT_DIR/said"
   check "inventories of both kinds are read, and what is not understood is named" rollout_inventories || true
   check "what a host says is never run nor shown as it is" rollout_rogue || true
+  check "what cannot be written down is not begun" rollout_unwritable || true
+  check "a GPU, a device or a pool less is another inventory, one more is none" rollout_difference || true
   check "packages of six versions are made of one build" rollout_packages || return 0
   check "hosts for a rollout boot" bed_up coordinator "${ROLLOUT_HOSTS[@]}" || return 0
   rollout_on_hosts
@@ -35,7 +37,10 @@ rollout_on_hosts() {
   check "a package that is cut off is refused" rollout_broken_package || true
   check "a package of another program is refused" rollout_other_package || true
   check "a package that arrives damaged is not kept" rollout_damaged || true
-  check "another architecture is trouble" rollout_architecture || true
+  check "another architecture is trouble, until its package is there" rollout_architecture || true
+  check "an older version, another build of the same, and one that the coordinator would refuse are trouble" rollout_versions_in_order || true
+  check "a package that is held or half installed is trouble" rollout_package_in_hand || true
+  check "hosts that only the coordinator knows are named" rollout_left_out || true
   check "an agent of another name or site is foreign" rollout_foreign || true
   check "a host that does not answer is trouble, and nothing changes" rollout_unreachable || true
   check "no more hosts are away at once than allowed" rollout_unavailable || true
@@ -44,10 +49,15 @@ rollout_on_hosts() {
   check "a run that is told to end finishes the host that it has begun" rollout_stopped || true
   check "a run that is killed is taken up where it was" rollout_killed || true
   check "a package that dpkg cannot install leaves what was there" rollout_not_installable || true
-  check "a service that crashes puts its batch back, and says whose fault it is" rollout_crash || true
+  check "a service that crashes puts its batch back, also when the run is told to end, and says whose fault it is" rollout_crash || true
+  check "a package that was packed again brings its scripts, and no configuration" rollout_packed_again || true
+  check "a way back that is killed is gone on with by rollback alone" rollout_back_killed || true
   check "a rollout is taken back as a whole" rollout_taken_back || true
   check "a host without space is skipped and has what it had; one with an operation is waited for" rollout_skip || true
   check "what was skipped comes along the next time" rollout_skipped_again || true
+  if [[ "${HOSTLER_ROLLOUT_KILLS:-0}" != 0 ]]; then
+    check "runs that are killed at $HOSTLER_ROLLOUT_KILLS random moments are taken up or back, and leave no host half way" rollout_kills || true
+  fi
   check "a host without the package gets it, and is without it again when that is taken back" rollout_new_package || true
   check "a purge leaves identity and state" rollout_purge || true
 }
@@ -134,7 +144,7 @@ rollout_rogue() {
   mkdir "$ROLLOUT_DIR/rogue"
   cat >"$ROLLOUT_DIR/rogue/ssh" <<'SH'
 #!/bin/sh
-printf 'arch=amd64\nsystemd=yes\nstatus=installed\nversion=0\033[2J\nfree_kb=a[$(touch run-by-a-host)]\nneed_kb=1\n'
+printf 'arch=amd64\nsystemd=yes\nstatus=installed\nversion=0.\0331\nfree_kb=a[$(touch run-by-a-host)]\nneed_kb=1\n'
 printf 'a curse \033[2J\n' >&2
 SH
   chmod +x "$ROLLOUT_DIR/rogue/ssh"
@@ -158,9 +168,16 @@ SH
     printf "#!/bin/sh\nyes & yes >&2\n" >rogue/ssh
     host_look rogue || true
     trouble_of rogue
-    (($(du -k hosts/rogue | cut -f1) < 1000)) && echo little' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
+    (($(du -k hosts/rogue | cut -f1) < 1000)) && echo little
+    printf "#!/bin/sh\nexec sleep 1000\n" >rogue/ssh
+    verb_seconds() { echo 1; }
+    host_look rogue || true
+    trouble_of rogue
+    openssl req -x509 -newkey ed25519 -nodes -subj /CN=rogue -addext subjectAltName=URI:spiffe://bed.example/agent/rogue -keyout key -out young 2>/dev/null
+    openssl x509 -in young -signkey key -days 0 -out pem 2>/dev/null
+    identity_trouble rogue "pem=$(tr "\n" "|" <pem)"' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
   echo "$said"
-  [[ "$said" == *"no space: 0 kB"* && "$said" == *"it said more than 64 KiB"* && "$said" == *little && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
+  [[ "$said" == *"no space: 0 kB"* && "$said" == *"it said more than 64 KiB"* && "$said" == *little* && "$said" == *"did not come to an end within 1 s"* && "$said" == *"its certificate ended "*"Enrol it again"* && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
 }
 
 # rollout_repack VERSION FUNCTION: the agent's package with the version in its program as well, since that is what the
@@ -175,6 +192,46 @@ rollout_repack() {
   rm -f "$tree/DEBIAN/md5sums"
   "$change" "$tree"
   dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$ROLLOUT_DIR/agent-$version.deb" >/dev/null
+}
+
+rollout_difference() {
+  diff - <(bash -c 'set -Eeuo pipefail
+    source deploy/lib/rollout/fleet.sh
+    gpus() { printf "{ \"hypervisors\": [{ \"id\": \"h1\", \"state\": \"%s\", \"gpus\": [%s] }], \"pools\": [%s] }" "$@"; }
+    p="{ \"name\": \"p1\", \"devices\": [1, 2] }"
+    fleet_difference "$(gpus in_service 1,2 "$p")" "$(gpus in_service 1 "$p")"
+    fleet_difference "$(gpus in_service 1,2 "$p")" "$(gpus in_service 1,2 "{ \"name\": \"p1\", \"devices\": [1] }")"
+    fleet_difference "$(gpus in_service 1 "$p")" "$(gpus failed 1 "")"
+    fleet_difference "$(gpus unknown 1 "")" "$(gpus in_service 1 "$p")"' difference) <<'EXPECTED'
+gpus of h1 was [1,2] and is [1]
+devices of p1 was [1,2] and is [1]
+state of h1 was "in_service" and is "failed"; the pool p1 is gone
+
+EXPECTED
+}
+
+# A folder that nobody can write to.
+rollout_unwritable() {
+  local said
+  said="$(bash -c 'set -Eeuo pipefail
+    source deploy/lib/report.sh
+    source deploy/lib/rollout/record.sh
+    RUN_DIR=/proc/self/fdinfo RESUME="rollout resume"
+    set +eE
+    phase h1 installing
+    echo went on' 2>&1)"
+  echo "$said"
+  [[ "$said" == *"cannot be written, so nothing further is begun"* && "$said" != *"went on"* ]]
+}
+
+# rollout_tiny VERSION ARCHITECTURE: a package that nobody installs.
+rollout_tiny() {
+  local tree="$ROLLOUT_DIR/tree"
+  rm -rf "$tree"
+  mkdir -p "$tree/DEBIAN" "$tree/usr/bin" && echo "$1" >"$tree/usr/bin/hostler-agent" || return 1
+  (cd "$tree" && md5sum usr/bin/hostler-agent >DEBIAN/md5sums) || return 1
+  printf '%s\n' "Package: hostler-agent" "Version: $1-1" "Architecture: $2" "Maintainer: nobody <nobody@example.org>" "Description: nothing" >"$tree/DEBIAN/control"
+  dpkg-deb --root-owner-group -b "$tree" "$ROLLOUT_DIR/tiny-$1-$2.deb" >/dev/null
 }
 
 nothing() { :; }
@@ -201,6 +258,7 @@ for_arm() {
 
 rollout_packages() {
   mkdir "$ROLLOUT_DIR/debs" && cp "$PACKAGES_DIR"/before/*.deb "$ROLLOUT_DIR/debs/" &&
+    rollout_tiny 0.0.9 amd64 && rollout_tiny 0.1.0 amd64 && rollout_tiny 0.1.1 arm64 && rollout_tiny 0.2.0 amd64 && rollout_tiny 0.3.0 amd64 &&
     rollout_repack 0.1.1 nothing && rollout_repack 0.1.2 crashing && rollout_repack 0.1.3 nothing && rollout_repack 0.1.4 for_arm && rollout_repack 0.1.5 failing
 }
 
@@ -242,6 +300,9 @@ rollout_bootstrap_host() {
 }
 
 rollout_operator() {
+  # A viewer's certificate is all that a rollout needs.
+  bed_ssh coordinator 'install -d -o hostler -m 0700 /tmp/vera && runuser -u hostler -- hostler-pki issue client viewer vera --dir /var/lib/hostler-coordinator/ca --out /tmp/vera &&
+    cp /tmp/vera/vera.* .config/hostler/ && sed "s/ada/vera/" .config/hostler/config.toml >.config/hostler/viewer.toml' || return 1
   bed_copy -r coordinator:/root/.config/hostler "$ROLLOUT_DIR/client" && bed_copy coordinator:/root/inventory "$ROLLOUT_DIR/inventory" || return 1
   cat "$ROLLOUT_DIR/inventory"
   rollout_hostler hypervisors list
@@ -268,7 +329,7 @@ rollout_installed() {
 
 # rollout_command VERB ARGUMENTS...: the command, as words for whoever runs it.
 rollout_command() {
-  printf '%s\0' env HOSTLER_CONFIG="$ROLLOUT_DIR/client/config.toml" \
+  printf '%s\0' env HOSTLER_CONFIG="$ROLLOUT_DIR/client/viewer.toml" \
     deploy/rollout "$@" --state "$ROLLOUT_DIR/state" --hostler "$HOSTLER_TEST_BIN/hostler" --ssh-config "$(bed_ssh_config)" --settle 1
 }
 
@@ -293,10 +354,13 @@ of_version() {
 
 rollout_usage() {
   local wrong
-  for wrong in "sideways" "apply" "apply --inventory x" "apply --batch many" "plan --on-trouble panic" "status --colour blue"; do
+  for wrong in "sideways" "apply" "apply --inventory x" "apply --batch many" "plan --on-trouble panic" "status --colour blue" \
+    "resume --limit h1" "rollback --package x" "apply --canary 0" "apply --batch 150%" "apply --inventory x --package x --wait 1"; do
     # shellcheck disable=SC2086 # words
     rolls 2 $wrong || return 1
   done
+  # As from a variable that nobody has set: it would mean every host.
+  rolls 2 apply --limit ""
 }
 
 rollout_broken_package() {
@@ -327,7 +391,38 @@ rollout_not_installable() {
 
 rollout_architecture() {
   # shellcheck disable=SC2046
-  rolls 1 apply $(of_version 0.1.4) && rollout_said "its architecture is" && [[ "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
+  rolls 1 apply $(of_version 0.1.4) && rollout_said "its architecture is" &&
+    rolls 0 plan $(of_version 0.1.1) --package "$ROLLOUT_DIR/tiny-0.1.1-arm64.deb" && rollout_said "upgrade" &&
+    rolls 1 plan $(of_version 0.1.1) --package "$ROLLOUT_DIR/agent-0.1.4.deb" && rollout_said "have one version" && [[ "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
+}
+
+# plans_for VERSION OPTION...: the tiny package for h1.
+plans_for() {
+  local version=$1
+  shift
+  rolls 0 plan --inventory "$ROLLOUT_DIR/inventory" --package "$ROLLOUT_DIR/tiny-$version-amd64.deb" --limit h1 "$@"
+}
+
+rollout_versions_in_order() {
+  plans_for 0.0.9 && rollout_said "If that is meant: --allow-downgrade" &&
+    plans_for 0.0.9 --allow-downgrade && rollout_said "canary downgrade" &&
+    plans_for 0.1.0 && rollout_said "with other files" &&
+    plans_for 0.2.0 && rollout_said "canary upgrade" &&
+    plans_for 0.3.0 && rollout_said "the coordinator is 0.1.0 and would refuse an agent of 0.3.0-1"
+}
+
+rollout_package_in_hand() {
+  local code=0
+  bed_ssh h1 'apt-mark hold hostler-agent' || return 1
+  { plans_for 0.2.0 && rollout_said "its package is held"; } || code=1
+  bed_copy "$ROLLOUT_DIR/agent-0.1.1.deb" h1:/root/ && bed_ssh h1 'apt-mark unhold hostler-agent && dpkg --unpack agent-0.1.1.deb' || return 1
+  { plans_for 0.2.0 && rollout_said "its package is not whole (unpacked)"; } || code=1
+  bed_ssh h1 'dpkg --force-confold --install /var/cache/hostler/hostler-agent_0.1.0-1_amd64.deb' && wait_for 60 rollout_sees h1 true && [[ $code -eq 0 ]]
+}
+
+rollout_left_out() {
+  sed 2d "$ROLLOUT_DIR/inventory" >"$ROLLOUT_DIR/inventory-short"
+  rolls 0 plan --inventory "$ROLLOUT_DIR/inventory-short" --package "$ROLLOUT_DIR/agent-0.1.1.deb" && rollout_said "not in the inventory: h2"
 }
 
 rollout_foreign() {
@@ -397,6 +492,7 @@ rollout_killed() {
   wait_for 120 rollout_phase h2 'copying|installing|verifying' || { cat "$ROLLOUT_DIR/killed.log" && return 1; }
   # shellcheck disable=SC2046
   rolls 1 apply $(of_version 0.1.1) && rollout_said "another rollout is at work here" || return 1
+  rolls 0 status && rollout_said "it is at work" || return 1
   pid="$(process_pid "$ROLLOUT_DIR/run" rollout)" || return 1
   kill -KILL "$pid"
   cat "$ROLLOUT_DIR/killed.log"
@@ -404,15 +500,37 @@ rollout_killed() {
 }
 
 rollout_crash() {
-  bed_ssh h3 'touch /etc/hostler/crash; rm -f /var/cache/hostler/*.deb' || return 1
+  bed_ssh h3 'cp /etc/hostler/agent.toml /root/agent.toml.before; touch /etc/hostler/crash; rm -f /var/cache/hostler/*.deb' || return 1
   # shellcheck disable=SC2046
-  rolls 1 apply $(of_version 0.1.2) --batch 2 --max-unavailable 2 && rollout_said "rollout: stopped. h3: hostler-agent starts again and again" || return 1
+  rollout_in_background "$ROLLED" apply $(of_version 0.1.2) --batch 2 --max-unavailable 2
+  wait_for 120 rollout_phase h3 'verifying' || { cat "$ROLLED" && return 1; }
+  kill -TERM "$(process_pid "$ROLLOUT_DIR/run" rollout)"
+  wait_for 180 process_gone "$ROLLOUT_DIR/run" rollout
+  cat "$ROLLED"
+  rollout_said "stopping: what was begun is finished first" && rollout_said "rollout: stopped. h3: hostler-agent starts again and again" || return 1
   rolls 1 status || return 1
   [[ "$(rollout_installed)" == "0.1.2-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.2 0.1.1 0.1.1" ]]
 }
 
+# h3 had no file of its package, so that one was made of what was installed.
+rollout_packed_again() {
+  bed_ssh h3 'ls /var/cache/hostler/*_before.deb && cmp /root/agent.toml.before /etc/hostler/agent.toml && test -e /var/lib/dpkg/info/hostler-agent.postinst &&
+    test -e /var/lib/dpkg/info/hostler-agent.prerm && dpkg-query -s hostler-agent | grep " /etc/hostler/agent.toml [0-9a-f]* obsolete"'
+}
+
+rollout_back_killed() {
+  local pid
+  rollout_in_background "$ROLLOUT_DIR/back.log" rollback
+  wait_for 60 grep -q "going back" "$ROLLOUT_DIR/state/current/outcome" || return 1
+  pid="$(process_pid "$ROLLOUT_DIR/run" rollout)" || return 1
+  kill -KILL "$pid"
+  cat "$ROLLOUT_DIR/back.log"
+  rolls 1 resume && rollout_said "was being taken back when it died"
+}
+
 rollout_taken_back() {
-  rolls 0 rollback && [[ "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" ]]
+  rolls 0 rollback && [[ "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" ]] || return 1
+  rolls 1 resume && rollout_said "was taken back" && grep " restored: back to 0.1.1-1" "$ROLLOUT_DIR/state/current/hosts/h3/log"
 }
 
 rollout_skip() {
@@ -426,6 +544,33 @@ rollout_skip() {
 rollout_skipped_again() {
   # shellcheck disable=SC2046
   rolls 0 apply $(of_version 0.1.3) && rollout_said "up to date" && [[ "$(rollout_versions)" == "0.1.3 0.1.3 0.1.3" ]]
+}
+
+# The long form: each run is killed, then resumed or taken back by turns.
+rollout_kills() {
+  local round version before begun owners
+  for ((round = 1; round <= HOSTLER_ROLLOUT_KILLS; round++)); do
+    before="$(rollout_installed)" begun="$(readlink "$ROLLOUT_DIR/state/current")"
+    version=0.1.1
+    if [[ "$before" == 0.1.1* ]]; then version=0.1.3; fi
+    # shellcheck disable=SC2046
+    rollout_in_background "$ROLLOUT_DIR/kill.log" apply $(of_version "$version") --allow-downgrade --batch 2 --max-unavailable 3
+    if ! wait_for "$((RANDOM % 12 + 1))" process_gone "$ROLLOUT_DIR/run" rollout; then kill -KILL "$(process_pid "$ROLLOUT_DIR/run" rollout)"; fi
+    cat "$ROLLOUT_DIR/kill.log"
+    if [[ "$(readlink "$ROLLOUT_DIR/state/current")" != "$begun" ]]; then
+      if ((round % 2)); then
+        rolls 0 resume && before="$version-1 $version-1 $version-1" || return 1
+      else
+        rolls 0 rollback || return 1
+      fi
+    fi
+    owners="$(for host in "${ROLLOUT_HOSTS[@]}"; do bed_ssh "$host" 'cat /var/cache/hostler/rollout 2>/dev/null || true'; done)"
+    echo "round $round: $(rollout_installed), owned by '$owners'"
+    [[ "$(rollout_installed)" == "$before" && -z "$owners" ]] || return 1
+  done
+  # What the next checks begin with.
+  # shellcheck disable=SC2046
+  rolls 0 apply $(of_version 0.1.3) --batch 3 --max-unavailable 3
 }
 
 rollout_new_package() {
