@@ -66,9 +66,10 @@ batch_hosts() {
 
 # slots HOST: how many hosts may be worked on at once, when this one is the next. What is away without us counts.
 slots() {
-  local others=() host
+  local others=() host PHASE
   for host in "${HOSTS[@]}"; do
-    case "$(phase_of "$host")" in
+    phase_now "$host"
+    case "$PHASE" in
       waiting | copying | installing | verifying) ;;
       *) if [[ "$host" != "$1" ]]; then others+=("$host"); fi ;;
     esac

@@ -29,11 +29,6 @@ fleet_lists() {
   [[ "$(of_host "$1" "$2" '.hypervisors | length')" != 0 ]]
 }
 
-# A host may have pools alone.
-fleet_knows() {
-  [[ "$(of_host "$1" "$2" '(.hypervisors + .pools) | length')" != 0 ]]
-}
-
 fleet_connected() {
   [[ "$(of_host "$1" "$2" '[.hypervisors[].connected, .pools[].connected] | length > 0 and all')" == true ]]
 }
@@ -77,6 +72,12 @@ fleet_difference() {
         end;
     [ compare("the hypervisor"; $before.hypervisors | named("id"); $after.hypervisors | named("id")),
       compare("the pool"; $before.pools | named("name"); $after.pools | named("name")) ] | join("; ")'
+}
+
+# fleet_hosts FILE: a line a host: its name, whether the coordinator sees all of it, and what has not ended there.
+fleet_hosts() {
+  jq -r '[.hypervisors[], .pools[]] | group_by(.host)[]
+    | [.[0].host, all(.[]; .connected), ([.[].operation_ids[]] | unique | join(", "))] | @tsv' "$1"
 }
 
 # fleet_others FILE HOST...: which hosts the coordinator knows beside these.

@@ -74,7 +74,14 @@ number() {
   if [[ "$value" =~ ^[0-9]{1,15}$ ]]; then printf '%s\n' "$((10#$value))"; else echo 0; fi
 }
 
-# fact TEXT NAME: the certificate alone may be long.
+# fact TEXT NAME: the certificate alone may be long. No program is run, since a plan asks for it ten times a host.
 fact() {
-  if [[ "$2" == pem ]]; then sed -n 's/^pem=//p' <<<"$1" | sed -n 1p; else sed -n "s/^$2=//p" <<<"$1" | sed -n 1p | cut -c "-$SHOWN_AT_MOST"; fi
+  local line
+  while IFS= read -r line; do
+    [[ "$line" == "$2="* ]] || continue
+    line="${line#*=}"
+    if [[ "$2" != pem ]]; then line="${line:0:SHOWN_AT_MOST}"; fi
+    if [[ -n "$line" ]]; then printf '%s\n' "$line"; fi
+    return
+  done <<<"$1"
 }

@@ -46,24 +46,22 @@ would() {
 }
 
 plan_print() {
-  local host facts what words running seen others version arch
+  local host facts what words seen others version arch connected operations
+  local -A sees=() running=()
+  while IFS=$'\t' read -r host connected operations; do
+    sees[$host]=$connected running[$host]=$operations
+  done < <(fleet_hosts "$RUN_DIR/fleet.json")
   printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' HOST BATCH WOULD INSTALLED WANTED ARCH ""
   for host in "${HOSTS[@]}"; do
     facts="$(get_host "$host" facts)"
     version="$(fact "$facts" version)" arch="$(fact "$facts" arch)"
     IFS=$'\t' read -r what words <<<"$(would "$host")"
-    running="$(fleet_operations "$RUN_DIR/fleet.json" "$host")"
     seen=""
-    if ! fleet_connected "$RUN_DIR/fleet.json" "$host"; then
-      if fleet_knows "$RUN_DIR/fleet.json" "$host"; then
-        seen="the coordinator does not see it"
-      elif is_enrolled "$host"; then
-        seen="the coordinator does not know it"
-      fi
-    fi
+    if [[ "${sees[$host]:-}" == false ]]; then seen="the coordinator does not see it"; fi
+    if [[ -z "${sees[$host]:-}" ]] && is_enrolled "$host"; then seen="the coordinator does not know it"; fi
     printf '%-20s %-6s %-10s %-16s %-16s %-8s %s\n' "$host" "$(get_host "$host" batch | sed 's/^0$/canary/')" "$what" \
       "${version:--}" "$DEB_VERSION" "${arch:--}" \
-      "${words}${running:+${words:+; }waits for ${running// /, }}${seen:+${words:+; }$seen}"
+      "${words}${running[$host]:+${words:+; }waits for ${running[$host]}}${seen:+${words:+; }$seen}"
   done
   [[ -z "$LIMIT" ]] || return 0
   others="$(fleet_others "$RUN_DIR/fleet.json" "${HOSTS[@]}" | tr '\n' ' ' | LC_ALL=C tr -cd '[:print:]')"
