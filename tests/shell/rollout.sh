@@ -3,6 +3,11 @@
 # upgraded, and every way in which that goes wrong. Uses stages.sh's words and the packages of packages.sh; owns ROLLOUT_DIR
 # and the hosts below.
 
+# shellcheck source=tests/shell/rollout/apart.sh
+source "$(dirname "${BASH_SOURCE[0]}")/rollout/apart.sh"
+# shellcheck source=tests/shell/rollout/refused.sh
+source "$(dirname "${BASH_SOURCE[0]}")/rollout/refused.sh"
+
 ROLLOUT_DIR=""
 ROLLOUT_HOSTS=(h1 h2 h3)
 # What the last rollout said.
@@ -75,111 +80,6 @@ rollout_cleanup() {
   fi
 }
 
-# inventory_of LIMIT: standard input as an inventory, read in a shell of its own.
-inventory_of() {
-  cat >"$ROLLOUT_DIR/read"
-  bash -c 'set -Eeuo pipefail
-    source deploy/lib/report.sh
-    source deploy/lib/rollout/inventory.sh
-    inventory_read "$1" "$2"
-    for host in "${HOSTS[@]}"; do echo "$host ${HOST_USER[$host]:--} ${HOST_ADDRESS[$host]} ${HOST_PORT[$host]:--}"; done' inventory "$ROLLOUT_DIR/read" "$1" 2>&1
-}
-
-rollout_inventories() {
-  diff - <(printf '%s\n' '# rack 1' 'a' 'b root@192.0.2.1:2222 # spare' 'c [2001:db8::1]:22' '' 'd ops@d.example.org' | inventory_of "") <<'EXPECTED' || return 1
-a - a -
-b root 192.0.2.1 2222
-c - 2001:db8::1 22
-d ops d.example.org -
-EXPECTED
-  diff - <(inventory_of "prod" <<'INI'
-gateway ansible_host=192.0.2.9
-[hv]
-hv[08:10] ansible_user=ops   ; three of them
-[storage]
-s1 ansible_host=192.0.2.20 ansible_port=2222 hostler_host=storage-1
-[prod:children]
-hv
-storage
-[prod:vars]
-ansible_port = 22
-[all:vars]
-ansible_user="root"
-INI
-  ) <<'EXPECTED' || return 1
-hv08 ops hv08 22
-hv09 ops hv09 22
-hv10 ops hv10 22
-storage-1 root 192.0.2.20 2222
-EXPECTED
-  diff - <(printf '\xef\xbb\xbfa root@192.0.2.1\r\nb\r\n' | inventory_of "") <<'EXPECTED' || return 1
-a root 192.0.2.1 -
-b - b -
-EXPECTED
-  inventory_refused "line 2" 'a\nb -oProxyCommand=x\n' &&
-    inventory_refused "there twice" 'a\na\n' &&
-    inventory_refused "is no port" 'a 192.0.2.1:65536\n' &&
-    inventory_refused "there is no port" 'a 192.0.2.1:\n' &&
-    inventory_refused "there is no user" 'a @192.0.2.1\n' &&
-    inventory_refused "control character" 'a\nb\033[2J\n' &&
-    inventory_refused "is no range" '[hv]\nhv[9:1]\n' &&
-    inventory_refused "is no range" '[hv]\nhv[1:99999999]\n' &&
-    inventory_refused "has no end" "[hv]\na ansible_user='ops\n" &&
-    inventory_refused "there is no group 'hw'" '[all:children]\nhw\n[hv]\na\n' &&
-    inventory_refused "is within itself" '[x:children]\ny\n[y:children]\nx\n[y]\na\n' &&
-    inventory_refused "neither a host nor a group" 'a\n' elsewhere &&
-    inventory_refused "names '*'" 'a\n' '*' &&
-    inventory_refused "leaves no host" 'a\n' ,
-}
-
-# inventory_refused WORDS TEXT [LIMIT]
-inventory_refused() {
-  # shellcheck disable=SC2059 # its escapes are meant
-  says "$1" inventory_of "${3:-}" < <(printf "$2")
-}
-
-# A host in other hands answers with a command where a number belongs, and with a terminal's escapes.
-rollout_rogue() {
-  local said
-  mkdir "$ROLLOUT_DIR/rogue"
-  cat >"$ROLLOUT_DIR/rogue/ssh" <<'SH'
-#!/bin/sh
-printf 'arch=amd64\nsystemd=yes\nstatus=installed\nversion=0.\0331\nfree_kb=a[$(touch run-by-a-host)]\nneed_kb=1\n'
-printf 'a curse \033[2J\n' >&2
-SH
-  chmod +x "$ROLLOUT_DIR/rogue/ssh"
-  said="$(bash -c 'set -Eeuo pipefail
-    source deploy/lib/report.sh
-    source deploy/lib/rollout/inventory.sh
-    source deploy/lib/rollout/host.sh
-    source deploy/lib/rollout/record.sh
-    source deploy/lib/rollout/upgrade.sh
-    source deploy/lib/rollout/package.sh
-    source deploy/lib/rollout/trouble.sh
-    cd "$1"
-    PATH="$1/rogue:$PATH"
-    HOST_ADDRESS[rogue]=192.0.2.1 HOST_USER[rogue]="" HOST_PORT[rogue]=""
-    RUN=test RUN_DIR=$PWD STATE=$PWD DEB_VERSION=1 DEB_FILE[amd64]=x DEB_FILES_SUM[amd64]="" TAKE_OVER=no CA="" DIALS="" ALLOW_DOWNGRADE=no RESUME="" ROLLBACK=""
-    mkdir -p hosts/rogue
-    host_look rogue
-    trouble_of rogue
-    get_host rogue facts
-    # A host that never stops talking is not listened to for ever.
-    printf "#!/bin/sh\nyes & yes >&2\n" >rogue/ssh
-    host_look rogue || true
-    trouble_of rogue
-    (($(du -k hosts/rogue | cut -f1) < 1000)) && echo little
-    printf "#!/bin/sh\nexec sleep 1000\n" >rogue/ssh
-    verb_seconds() { echo 1; }
-    host_look rogue || true
-    trouble_of rogue
-    openssl req -x509 -newkey ed25519 -nodes -subj /CN=rogue -addext subjectAltName=URI:spiffe://bed.example/agent/rogue -keyout key -out young 2>/dev/null
-    openssl x509 -in young -signkey key -days 0 -out pem 2>/dev/null
-    identity_trouble rogue "pem=$(tr "\n" "|" <pem)"' rogue "$ROLLOUT_DIR" | cat -v)" || return 1
-  echo "$said"
-  [[ "$said" == *"no space: 0 kB"* && "$said" == *"it said more than 64 KiB"* && "$said" == *little* && "$said" == *"did not come to an end within 1 s"* && "$said" == *"its certificate ended "*"Enrol it again"* && "$said" != *'^['* && ! -e "$ROLLOUT_DIR/run-by-a-host" ]]
-}
-
 # rollout_repack VERSION FUNCTION: the agent's package with the version in its program as well, since that is what the
 # coordinator is told; then the function on the unpacked tree.
 rollout_repack() {
@@ -192,36 +92,6 @@ rollout_repack() {
   rm -f "$tree/DEBIAN/md5sums"
   "$change" "$tree"
   dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$ROLLOUT_DIR/agent-$version.deb" >/dev/null
-}
-
-rollout_difference() {
-  diff - <(bash -c 'set -Eeuo pipefail
-    source deploy/lib/rollout/fleet.sh
-    gpus() { printf "{ \"hypervisors\": [{ \"id\": \"h1\", \"state\": \"%s\", \"gpus\": [%s] }], \"pools\": [%s] }" "$@"; }
-    p="{ \"name\": \"p1\", \"devices\": [1, 2] }"
-    fleet_difference "$(gpus in_service 1,2 "$p")" "$(gpus in_service 1 "$p")"
-    fleet_difference "$(gpus in_service 1,2 "$p")" "$(gpus in_service 1,2 "{ \"name\": \"p1\", \"devices\": [1] }")"
-    fleet_difference "$(gpus in_service 1 "$p")" "$(gpus failed 1 "")"
-    fleet_difference "$(gpus unknown 1 "")" "$(gpus in_service 1 "$p")"' difference) <<'EXPECTED'
-gpus of h1 was [1,2] and is [1]
-devices of p1 was [1,2] and is [1]
-state of h1 was "in_service" and is "failed"; the pool p1 is gone
-
-EXPECTED
-}
-
-# A folder that nobody can write to.
-rollout_unwritable() {
-  local said
-  said="$(bash -c 'set -Eeuo pipefail
-    source deploy/lib/report.sh
-    source deploy/lib/rollout/record.sh
-    RUN_DIR=/proc/self/fdinfo RESUME="rollout resume"
-    set +eE
-    phase h1 installing
-    echo went on' 2>&1)"
-  echo "$said"
-  [[ "$said" == *"cannot be written, so nothing further is begun"* && "$said" != *"went on"* ]]
 }
 
 # rollout_tiny VERSION ARCHITECTURE: a package that nobody installs.
@@ -352,110 +222,10 @@ of_version() {
   printf '%s\n' --inventory "$ROLLOUT_DIR/inventory" --package "$ROLLOUT_DIR/agent-$1.deb"
 }
 
-rollout_usage() {
-  local wrong
-  for wrong in "sideways" "apply" "apply --inventory x" "apply --batch many" "plan --on-trouble panic" "status --colour blue" \
-    "resume --limit h1" "rollback --package x" "apply --canary 0" "apply --batch 150%" "apply --inventory x --package x --wait 1"; do
-    # shellcheck disable=SC2086 # words
-    rolls 2 $wrong || return 1
-  done
-  # As from a variable that nobody has set: it would mean every host.
-  rolls 2 apply --limit ""
-}
-
-rollout_broken_package() {
-  head -c 100000 "$ROLLOUT_DIR/agent-0.1.1.deb" >"$ROLLOUT_DIR/agent-cut.deb"
-  # shellcheck disable=SC2046 # words
-  rolls 1 apply $(of_version cut) && rollout_said "broken" &&
-    rolls 1 apply $(of_version 0.1.1) --sha256 0000 && rollout_said "is not what it should be"
-}
-
-rollout_other_package() {
-  rolls 1 plan --inventory "$ROLLOUT_DIR/inventory" --package "$(echo "$ROLLOUT_DIR"/debs/hostler_*.deb)" && rollout_said "not hostler-agent"
-}
-
-# Asked as deploy/rollout asks, with a checksum that is not the package's.
-rollout_damaged() {
-  local said
-  bed_copy deploy/lib/rollout/remote.sh h1:/root/ || return 1
-  said="$(bed_ssh h1 'sh remote.sh take a-run new.deb 0000 no' <"$ROLLOUT_DIR/agent-0.1.1.deb")" && return 1
-  echo "$said"
-  [[ "$said" == *"arrived damaged"* ]] && bed_ssh h1 'find /var/cache/hostler -name "*new*" -o -name ".incoming*" -o -name "rollout*"' | diff - /dev/null
-}
-
 rollout_not_installable() {
   # shellcheck disable=SC2046
   rolls 1 apply $(of_version 0.1.5) && rollout_said "dpkg could not install the package" || return 1
   [[ "$(rollout_installed)" == "0.1.1-1 0.1.1-1 0.1.1-1" && "$(rollout_versions)" == "0.1.1 0.1.1 0.1.1" ]]
-}
-
-rollout_architecture() {
-  # shellcheck disable=SC2046
-  rolls 1 apply $(of_version 0.1.4) && rollout_said "its architecture is" &&
-    rolls 0 plan $(of_version 0.1.1) --package "$ROLLOUT_DIR/tiny-0.1.1-arm64.deb" && rollout_said "upgrade" &&
-    rolls 1 plan $(of_version 0.1.1) --package "$ROLLOUT_DIR/agent-0.1.4.deb" && rollout_said "have one version" && [[ "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
-}
-
-# plans_for VERSION OPTION...: the tiny package for h1.
-plans_for() {
-  local version=$1
-  shift
-  rolls 0 plan --inventory "$ROLLOUT_DIR/inventory" --package "$ROLLOUT_DIR/tiny-$version-amd64.deb" --limit h1 "$@"
-}
-
-rollout_versions_in_order() {
-  plans_for 0.0.9 && rollout_said "If that is meant: --allow-downgrade" &&
-    plans_for 0.0.9 --allow-downgrade && rollout_said "canary downgrade" &&
-    plans_for 0.1.0 && rollout_said "with other files" &&
-    plans_for 0.2.0 && rollout_said "canary upgrade" &&
-    plans_for 0.3.0 && rollout_said "the coordinator is 0.1.0 and would refuse an agent of 0.3.0-1"
-}
-
-rollout_package_in_hand() {
-  local code=0
-  bed_ssh h1 'apt-mark hold hostler-agent' || return 1
-  { plans_for 0.2.0 && rollout_said "its package is held"; } || code=1
-  bed_copy "$ROLLOUT_DIR/agent-0.1.1.deb" h1:/root/ && bed_ssh h1 'apt-mark unhold hostler-agent && dpkg --unpack agent-0.1.1.deb' || return 1
-  { plans_for 0.2.0 && rollout_said "its package is not whole (unpacked)"; } || code=1
-  bed_ssh h1 'dpkg --force-confold --install /var/cache/hostler/hostler-agent_0.1.0-1_amd64.deb' && wait_for 60 rollout_sees h1 true && [[ $code -eq 0 ]]
-}
-
-rollout_left_out() {
-  sed 2d "$ROLLOUT_DIR/inventory" >"$ROLLOUT_DIR/inventory-short"
-  rolls 0 plan --inventory "$ROLLOUT_DIR/inventory-short" --package "$ROLLOUT_DIR/agent-0.1.1.deb" && rollout_said "not in the inventory: h2"
-}
-
-rollout_foreign() {
-  printf '[all]\nh9 ansible_host=%s ansible_user=root\n' "$(bed_address h1)" >"$ROLLOUT_DIR/foreign.ini"
-  "$HOSTLER_TEST_BIN/hostler-pki" init --dir "$ROLLOUT_DIR/other-site" --trust-domain other.example || return 1
-  local apply=(apply --inventory "$ROLLOUT_DIR/foreign.ini" --package "$ROLLOUT_DIR/agent-0.1.1.deb")
-  rolls 1 "${apply[@]}" && rollout_said "its certificate is of spiffe://bed.example/agent/h1" &&
-    rolls 1 "${apply[@]}" --ca "$ROLLOUT_DIR/other-site/ca.crt" && rollout_said "is not signed by" &&
-    rolls 1 "${apply[@]}" --dials 192.0.2.99:1312 && rollout_said "it dials $(bed_address coordinator):1312"
-}
-
-rollout_unreachable() {
-  local code=0
-  bed_ssh h3 'systemctl stop ssh'
-  # shellcheck disable=SC2046
-  { rolls 1 apply $(of_version 0.1.1) && rollout_said "not reachable by ssh" && rollout_said "nothing was changed"; } || code=1
-  rollout_ssh_again h3
-  [[ $code -eq 0 && "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
-}
-
-# Without ssh a host cannot be told to start it; it is told from within.
-rollout_ssh_again() {
-  bed_enter "$1" systemctl start ssh
-}
-
-rollout_unavailable() {
-  local code=0
-  bed_ssh h3 'systemctl stop hostler-agent'
-  wait_for 60 rollout_sees h3 false || return 1
-  # shellcheck disable=SC2046
-  { rolls 1 apply $(of_version 0.1.1) --limit h1,h3 --wait 3 && rollout_said "away already: h3"; } || code=1
-  bed_ssh h3 'systemctl start hostler-agent'
-  wait_for 60 rollout_sees h3 true && [[ $code -eq 0 && "$(rollout_installed)" == "0.1.0-1 0.1.0-1 0.1.0-1" ]]
 }
 
 rollout_sees() {
