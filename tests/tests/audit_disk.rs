@@ -41,6 +41,15 @@ async fn what_a_full_disk_did_not_take_is_counted_and_every_line_is_whole() {
     })
     .await;
     lose(&fleet, "before").await;
+    let written = async |host: &'static str| {
+        let path = audit.join("audit.jsonl");
+        wait::until("the line is written", || async {
+            let text = std::fs::read_to_string(&path).ok()?;
+            text.contains(&format!("\"{host}\"")).then_some(text)
+        })
+        .await
+    };
+    written("before").await;
     let filler = disk.path().join("filler");
     let mut file = File::create(&filler).unwrap();
     while file.write_all(&[0; 512]).is_ok() {}
@@ -54,11 +63,7 @@ async fn what_a_full_disk_did_not_take_is_counted_and_every_line_is_whole() {
     drop(file);
     std::fs::remove_file(&filler).unwrap();
     lose(&fleet, "after").await;
-    let text = wait::until("the line after is written", || async {
-        let text = std::fs::read_to_string(audit.join("audit.jsonl")).unwrap();
-        text.contains("\"after\"").then_some(text)
-    })
-    .await;
+    let text = written("after").await;
     let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -70,13 +75,15 @@ async fn what_a_full_disk_did_not_take_is_counted_and_every_line_is_whole() {
             .filter(|(_, line)| line["request"]["host"] == host);
         of_it.map(|(at, _)| at).collect::<Vec<_>>()
     };
-    let lost = lines.iter().position(|line| line["event"] == "lost").unwrap();
-    let missing = usize::try_from(lines[lost]["held_back"].as_u64().unwrap()).unwrap();
+    // The short line that counts may find room where a long one did not: then there is more than one.
+    let lost = lines.iter().filter(|line| line["event"] == "lost");
+    let missing: u64 = lost.filter_map(|line| line["held_back"].as_u64()).sum();
     assert!(
         missing > 0 && at("before") == [0] && at("after") == [lines.len() - 1],
         "{text}"
     );
-    assert_eq!(at("meanwhile").len() + missing, asked.get(), "{text}");
+    let told = u64::try_from(at("meanwhile").len()).unwrap();
+    assert_eq!(told + missing, asked.get(), "{text}");
     wait::until("the warning goes", || async {
         (!warned(&fleet).await).then_some(())
     })
