@@ -28,8 +28,8 @@ const SHRINK_AIM: f64 = 1.05;
 const EXPAND_AIM: f64 = 1.2;
 /// MB above the idle agent.
 const MEMORY_AIM: f64 = 10.0;
-/// In MiB.
-const DISK: u64 = 3072;
+/// In MiB. On one of two all that is on both has room, in pieces of 1 GiB, and the reserve.
+const DISK: u64 = 4096;
 /// 768 MiB that neither compress nor repeat, in KiB.
 const FILES: [u64; 96] = [8 << 10; 96];
 
