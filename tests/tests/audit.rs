@@ -92,7 +92,8 @@ async fn a_change_is_noted_with_who_asked_for_what_and_what_it_made() {
     assert_eq!(refused[0].0, OperationState::Failed);
     let noted = about(&fleet, "CreateHypervisor").await;
     assert_eq!(
-        noted[1]["message"], refused[0].1,
+        noted[1]["message"],
+        format!("FAILED: {}", refused[0].1),
         "what is streamed is noted too: {noted:?}"
     );
     assert!(noted[1]["operations"].is_null(), "{noted:?}");

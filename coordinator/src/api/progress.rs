@@ -56,7 +56,11 @@ pub type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 /// A stream of one message: its end.
 pub fn only(state: rpc::OperationState, msg: impl Into<String>) -> Talk {
     let said = Said::new(state, msg);
-    audit::said(&said.msg);
+    // gRPC's code of a stream is OK however it ends.
+    audit::said(&match state {
+        rpc::OperationState::Failed => format!("FAILED: {}", said.msg),
+        _ => said.msg.clone(),
+    });
     Box::pin(stream::once(std::future::ready(Ok(said))))
 }
 

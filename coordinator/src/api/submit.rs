@@ -114,7 +114,10 @@ impl Submit {
     fn talk(&self, submitted: Submitted, asker: &Asker) -> Talk {
         let (id, from) = match submitted {
             Submitted::Refused(why) => return only(OperationState::Failed, why),
-            Submitted::Attached(id) => (id, Start::Attach),
+            Submitted::Attached(id) => {
+                audit::said(&format!("follows operation {id}, which was asked for before"));
+                (id, Start::Attach)
+            }
             Submitted::New(record) => {
                 audit::made(record.id);
                 tracing::info!(
