@@ -45,6 +45,7 @@ fn record_of(token: &EnrolToken) -> TokenRecord {
         secret_hash: HEXLOWER.encode(token.secret_hash().as_bytes()),
         created_by: "spiffe://fleet.test/client/admin/ada".to_owned(),
         created_at: CREATED,
+        follows: None,
         expires_at: EXPIRES,
         ended: None,
     }
