@@ -5,6 +5,7 @@
 //! a peer would refuse is refused here first, with the file's name and what to do.
 
 mod error;
+mod roots;
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -23,6 +24,8 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use error::CredentialsError;
+pub use roots::read_roots;
+use roots::{Roots, Span};
 
 use crate::TlsConfigError;
 use crate::certificate::{CertificateFacts, pem_of};
@@ -50,8 +53,8 @@ pub struct TlsFiles {
 pub struct Credentials {
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) ca: Arc<[CertificateDer<'static>]>,
-    /// When the first of them ends.
-    ca_ends: UnixMillis,
+    /// While they are what their file gives.
+    ca_stand: Span,
     /// Which of `ca` our certificate leads to.
     signer: usize,
     pub(crate) certified: Arc<CertifiedKey>,
@@ -66,8 +69,11 @@ impl Credentials {
     /// # Errors
     /// Names the file, and says what is wrong with it.
     pub fn load(files: &TlsFiles) -> Result<Self, CredentialsError> {
-        let (ca, ca_ends) = valid_roots(read_certificates(&files.ca)?, &files.ca)?;
-        let roots = roots_of(&ca, &files.ca)?;
+        let Roots {
+            certificates: ca,
+            stand: ca_stand,
+        } = roots::read(&files.ca)?;
+        let roots = roots::store_of(&ca, &files.ca)?;
         // One file for both is read once, or it could be replaced in between.
         let (chain, key) = if files.certificate == files.key {
             let (opened, bytes) = read(&files.key)?;
@@ -103,7 +109,7 @@ impl Credentials {
         Ok(Self {
             roots,
             ca: ca.into(),
-            ca_ends,
+            ca_stand,
             signer,
             certified: Arc::new(certified),
             identity,
@@ -126,9 +132,10 @@ impl Credentials {
         &self.ca[self.signer]
     }
 
-    /// Whether one of the roots has ended since: it vouches for nobody any more.
-    pub(crate) fn has_lost_a_root(&self) -> bool {
-        self.ca_ends < UnixMillis::now()
+    /// Whether the time makes other roots of the same file: one has ended since and vouches for nobody any more, or one had
+    /// ended by a clock that was ahead.
+    pub(crate) fn has_other_roots_now(&self) -> bool {
+        !self.ca_stand.holds(UnixMillis::now())
     }
 
     /// Every root that is trusted, PEM: what a coordinator tells its hosts.
@@ -171,55 +178,6 @@ impl fmt::Debug for Credentials {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
-}
-
-/// Reads the CA certificates in `path`.
-///
-/// # Errors
-/// When there is none, or one cannot be a root.
-pub fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialsError> {
-    roots_of(&read_certificates(path)?, path)
-}
-
-/// Those that have not expired, and when the first of them does. TLS does not look: a root is trusted as it is, and one whose
-/// key was lost long ago would vouch for ever.
-fn valid_roots(
-    certificates: Vec<CertificateDer<'static>>,
-    path: &Path,
-) -> Result<(Vec<CertificateDer<'static>>, UnixMillis), CredentialsError> {
-    let now = UnixMillis::now();
-    let end = |certificate: &CertificateDer<'_>| {
-        // What cannot be read is refused as a root.
-        CertificateFacts::read(certificate).map_or(UnixMillis(i64::MAX), |facts| facts.not_after)
-    };
-    let ended = certificates.iter().map(end).max();
-    let valid: Vec<_> = certificates.into_iter().filter(|ca| end(ca) >= now).collect();
-    match (valid.iter().map(end).min(), ended) {
-        (Some(first), _) => Ok((valid, first)),
-        (None, Some(not_after)) => Err(CredentialsError::CaExpired {
-            path: path.to_owned(),
-            not_after,
-        }),
-        (None, None) => Err(CredentialsError::NoCertificate {
-            path: path.to_owned(),
-        }),
-    }
-}
-
-fn roots_of(
-    certificates: &[CertificateDer<'static>],
-    path: &Path,
-) -> Result<Arc<RootCertStore>, CredentialsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots
-            .add(certificate.clone())
-            .map_err(|source| CredentialsError::BadRoot {
-                path: path.to_owned(),
-                source,
-            })?;
-    }
-    Ok(Arc::new(roots))
 }
 
 /// Reads the certificates in `path`: at least one.

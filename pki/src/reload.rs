@@ -78,8 +78,8 @@ impl Reloaded {
         &self.files
     }
 
-    /// Loads the files again when they have changed, or a root among them has ended: the new credentials, or `None` when there
-    /// are none. Cheap when nothing has changed.
+    /// Loads the files again when they have changed, or the time has made other roots of them: the new credentials, or `None`
+    /// when there are none. Cheap when nothing has changed.
     ///
     /// # Errors
     /// Once for each change that cannot be taken. The credentials from before stay, and bad files are tried again at
@@ -87,7 +87,7 @@ impl Reloaded {
     pub fn poll(&mut self) -> Result<Option<&Credentials>, CredentialsError> {
         let stamp = self.files.stamp();
         let is_new = stamp != self.tried;
-        if self.is_good && !is_new && !self.current.has_lost_a_root() {
+        if self.is_good && !is_new && !self.current.has_other_roots_now() {
             return Ok(None);
         }
         let loaded = Credentials::load(&self.files);
