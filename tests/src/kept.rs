@@ -21,7 +21,7 @@ use hostler_common::rpc::hostler::agent::v1 as rpc;
 use hostler_common::units::UnixMillis;
 use hostler_pki::{CoordinatorAddress, Credentials, EnrolToken, PeerRoot, TlsFiles, TrustBundle};
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// A host. Its identity and its journal outlive its agent.
@@ -33,6 +33,7 @@ pub struct KeptHost {
     dir: TempDir,
     dials: Arc<AtomicUsize>,
     running: Option<(CancellationToken, JoinSet<()>)>,
+    keeper: Option<AbortHandle>,
 }
 
 impl KeptHost {
@@ -59,6 +60,7 @@ impl KeptHost {
             dir,
             dials: Arc::default(),
             running: None,
+            keeper: None,
         }
     }
 
@@ -83,6 +85,13 @@ impl KeptHost {
         };
         enrolment.run(&mut said, &mut std::io::sink()).await?;
         Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// From now on its session goes on, and its certificate and CAs stay as they are: a host whose disk takes nothing more.
+    pub fn stop_keeping(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
     }
 
     /// Starts its agent.
@@ -128,7 +137,7 @@ impl KeptHost {
             blocking.clone(),
             stop.clone(),
         );
-        tasks.spawn(keeper.run());
+        self.keeper = Some(tasks.spawn(keeper.run()));
         let over_tls = dial::over_tls_noting(coordinator.clone(), self.files.clone(), blocking, theirs);
         let dials = self.dials.clone();
         let counted: dial::Dial = Arc::new(move |hello| {
@@ -173,7 +182,7 @@ impl KeptHost {
         if let Some((stop, mut tasks)) = self.running.take() {
             stop.cancel();
             while let Some(ended) = tasks.join_next().await {
-                ended.expect("no panic");
+                assert!(!ended.is_err_and(|error| error.is_panic()), "no panic");
             }
         }
     }

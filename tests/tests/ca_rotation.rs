@@ -204,13 +204,17 @@ fn drop_old(ca_dir: &Path) {
     rotation::finish(ca_dir, Some(&stage.old().unwrap().id)).unwrap();
 }
 
-/// A new root that everybody trusts, and that signs. The coordinator has a certificate of it.
-async fn switched(fleet: &Fleet, ca_dir: &Path, hosts: &[KeptHost]) {
+/// A new root that everybody trusts.
+async fn begun(ca_dir: &Path, hosts: &[KeptHost]) {
     rotation::begin(ca_dir, DEFAULT_CA_LIFETIME).unwrap();
     wait::until("every host trusts both", || async {
         hosts.iter().all(|host| host.roots() == 2).then_some(())
     })
     .await;
+}
+
+/// The new root signs, and the coordinator has a certificate of it.
+fn switch(fleet: &Fleet, ca_dir: &Path) {
     rotation::switch(ca_dir).unwrap();
     reissue(ca_dir, &fleet.tls_files());
 }
@@ -228,14 +232,16 @@ async fn warnings(fleet: &Fleet) -> Vec<String> {
 
 #[tokio::test]
 async fn a_new_ca_takes_the_place_of_the_old_one_and_no_agent_is_dropped() {
-    let mut fleet = fleet(Duration::from_secs(15)).await;
+    // By themselves these certificates would be renewed after a minute at the earliest.
+    let mut fleet = fleet(Duration::from_secs(160)).await;
     let ca_dir = fleet.tls_files().ca.parent().unwrap().to_owned();
     let mut hosts = Vec::new();
     for name in ["h1", "h2", "h3"] {
         hosts.push(enrolled(&fleet, name).await);
     }
     let old = Credentials::load(&fleet.tls_files()).unwrap().root();
-    switched(&fleet, &ca_dir, &hosts).await;
+    begun(&ca_dir, &hosts).await;
+    switch(&fleet, &ca_dir);
     wait::until("every host has a certificate of the new CA", || async {
         let is_new = |host: &KeptHost| Credentials::load(&host.files).is_ok_and(|own| own.root() != old);
         hosts.iter().all(is_new).then_some(())
@@ -276,7 +282,9 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
             .iter()
             .any(|line| line.contains("signs no more"))
     );
-    switched(&fleet, &ca_dir, std::slice::from_ref(&late)).await;
+    begun(&ca_dir, std::slice::from_ref(&late)).await;
+    late.stop_keeping();
+    switch(&fleet, &ca_dir);
     let said = wait::until("who would be cut off is told", || async {
         let said = warnings(&fleet).await;
         said.into_iter().find(|line| line.contains("signs no more"))

@@ -13,7 +13,7 @@ use hostler_pki::certificate::CertificateFacts;
 use hostler_pki::files::read_certificates;
 use hostler_pki::issued::{Issued, WriteError};
 use hostler_pki::verify::VerifyError;
-use hostler_pki::{Credentials, CredentialsError, Identity, TlsFiles};
+use hostler_pki::{Credentials, CredentialsError, Fingerprint, Identity, TlsFiles};
 use thiserror::Error;
 
 /// A certificate of this host, which may have expired.
@@ -25,6 +25,8 @@ pub struct Own {
     pub not_before: UnixMillis,
     /// Its last moment.
     pub not_after: UnixMillis,
+    /// The CA that vouches for it. None when it is not valid now.
+    pub root: Option<Fingerprint>,
     /// When its file was written, as far as the file says.
     pub written: Option<UnixMillis>,
 }
@@ -82,22 +84,25 @@ impl Own {
     /// # Errors
     /// Whatever else is wrong with the files.
     pub fn read(files: &TlsFiles) -> Result<Self, CredentialsError> {
-        let facts = match load(files) {
-            Ok(good) => (good.identity().clone(), good.not_before(), good.not_after()),
-            Err(error) if error.expired_at().is_some() => facts(&files.certificate).ok_or(error)?,
+        let (facts, root) = match load(files) {
+            Ok(good) => (
+                (good.identity().clone(), good.not_before(), good.not_after()),
+                Some(good.root()),
+            ),
+            Err(error) if error.expired_at().is_some() => (facts(&files.certificate).ok_or(error)?, None),
             Err(error) => return Err(error),
         };
-        Ok(Self::of(files, facts))
+        Ok(Self::of(files, facts, root))
     }
 
     /// The certificate of this host when it only begins later, by this host's clock, and is good otherwise.
     pub fn of_later(files: &TlsFiles) -> Option<Self> {
         let source = load(files).err()?;
         PutError::Unusable { source }.begins_at()?;
-        Some(Self::of(files, facts(&files.certificate)?))
+        Some(Self::of(files, facts(&files.certificate)?, None))
     }
 
-    fn of(files: &TlsFiles, facts: (Identity, UnixMillis, UnixMillis)) -> Self {
+    fn of(files: &TlsFiles, facts: (Identity, UnixMillis, UnixMillis), root: Option<Fingerprint>) -> Self {
         let (identity, not_before, not_after) = facts;
         let written = std::fs::metadata(&files.certificate).ok().map(|found| {
             UnixMillis(
@@ -111,6 +116,7 @@ impl Own {
             identity,
             not_before,
             not_after,
+            root,
             written,
         }
     }

@@ -13,7 +13,7 @@ use hostler_common::rpc::hostler::agent::v1::{Renew, RenewAnswer, Trust};
 use hostler_common::units::UnixMillis;
 use hostler_pki::issued::Issued;
 use hostler_pki::request::KeyRequest;
-use hostler_pki::{FilesStamp, PeerRoot, TlsFiles};
+use hostler_pki::{FilesStamp, Fingerprint, PeerRoot, TlsFiles};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,8 @@ pub struct Keeper {
     stamp: Option<FilesStamp>,
     asking: Option<Asking>,
     next_wish: u64,
+    /// The CA that certificates are renewed with, and since when that is known.
+    signing: Option<(Fingerprint, UnixMillis)>,
     /// CAs that are not taken before we have a certificate of one of them.
     waiting_cas: Option<Trust>,
     /// When a person was last told that the certificate ends.
@@ -85,6 +87,7 @@ impl Keeper {
             stamp: None,
             asking: None,
             next_wish: 1,
+            signing: None,
             waiting_cas: None,
             told: None,
             told_expired: None,
@@ -113,6 +116,7 @@ impl Keeper {
                 Some(answer) = self.end.answers.recv() => self.answered(answer).await,
                 Ok(()) = self.end.cas.changed() => {
                     let trust = self.end.cas.borrow_and_update().clone();
+                    self.hear(&trust.signing_root);
                     self.take(trust).await;
                 }
                 () = tokio::time::sleep(wait) => {}
@@ -155,7 +159,7 @@ impl Keeper {
             return LOOK;
         };
         let now = UnixMillis::now();
-        let schedule = Schedule::of(&own, now);
+        let schedule = self.schedule(&own, now);
         if own.is_expired(now) {
             self.settle();
             if self.told_expired.replace(own.not_after) != Some(own.not_after) {
@@ -189,6 +193,24 @@ impl Keeper {
         });
         let end = now.until(own.not_after);
         again.min(end).clamp(SOON, LOOK)
+    }
+
+    /// Since when another CA signs is remembered: who says it again has not begun again.
+    fn hear(&mut self, signing_root: &str) {
+        let root = signing_root.parse().ok();
+        if root != self.signing.map(|(root, _)| root) {
+            self.signing = root.map(|root| (root, UnixMillis::now()));
+        }
+    }
+
+    fn schedule(&self, own: &Own, now: UnixMillis) -> Schedule {
+        let schedule = Schedule::of(own, now);
+        match self.signing {
+            Some((signing, heard)) if own.root.is_some_and(|root| root != signing) => {
+                schedule.of_old_root(own, heard)
+            }
+            _ => schedule,
+        }
     }
 
     /// Wishes for a certificate, when none is wished for or the last wish is old.

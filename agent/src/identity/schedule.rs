@@ -22,6 +22,11 @@ const LATEST: f64 = 0.89;
 /// The share of the life that is left when a person is told.
 const TOLD_AT: f64 = 0.1;
 
+/// Within how long a certificate is renewed whose CA signs no more, and the share of its life that this is at most: a rotation of
+/// the CA is no storm, and no matter of months.
+const CHANGE_WITHIN: Duration = Duration::from_secs(3600);
+const CHANGE_SHARE: f64 = 0.1;
+
 /// The first wait after a renewal that was not answered, and the longest: as shares of the life.
 const FIRST_WAIT: f64 = 1.0 / 1000.0;
 const LONGEST_WAIT: f64 = 1.0 / 50.0;
@@ -55,6 +60,14 @@ impl Schedule {
             end: own.not_after,
             life,
         }
+    }
+
+    /// The same, when `own` is of a CA that signs no more, as this host has known since `heard`.
+    #[must_use]
+    pub fn of_old_root(self, own: &Own, heard: UnixMillis) -> Self {
+        let within = self.life.mul_f64(CHANGE_SHARE).min(CHANGE_WITHIN);
+        let renew_at = self.renew_at.min(heard.plus(within.mul_f64(draw(own))));
+        Self { renew_at, ..self }
     }
 
     /// The waits between tries: from a minute to six hours, of a short life less.
@@ -94,6 +107,7 @@ mod tests {
             identity: format!("spiffe://fleet.test/agent/{host}").parse().unwrap(),
             not_before: UnixMillis(not_before),
             not_after: UnixMillis(not_after),
+            root: None,
             written: written.map(UnixMillis),
         }
     }
@@ -134,6 +148,29 @@ mod tests {
         let renewed = own("h1", 0, LIFE, Some(2000));
         let apart = at(2000).0 - Schedule::of(&renewed, UnixMillis(2000)).renew_at.0;
         assert!(apart.abs() > 1000, "both were drawn {apart} ms apart");
+    }
+
+    #[test]
+    fn a_certificate_whose_ca_signs_no_more_is_renewed_within_an_hour_and_hosts_differ() {
+        let at = |host: usize, heard: i64| {
+            let own = own(&format!("h{host}"), 0, LIFE, Some(0));
+            let schedule = Schedule::of(&own, UnixMillis(heard));
+            let (before, after) = (schedule, schedule.of_old_root(&own, UnixMillis(heard)));
+            assert!(after.renew_at <= before.renew_at);
+            after.renew_at.0 - heard
+        };
+        let waits: Vec<_> = (0..1000).map(|host| at(host, 1_000_000)).collect();
+        assert!(
+            waits.iter().all(|wait| (0..3_600_000).contains(wait)),
+            "{waits:?}"
+        );
+        let early = waits.iter().filter(|wait| **wait < 1_800_000).count();
+        assert!(
+            (400..600).contains(&early),
+            "{early} of 1000 in the first half hour"
+        );
+        // What is due by itself is not put off.
+        assert!(at(1, LIFE) <= 0);
     }
 
     #[test]

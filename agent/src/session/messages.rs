@@ -92,6 +92,7 @@ pub(super) fn trust(welcome: Welcome) -> Trust {
     Trust {
         ca_pem: welcome.ca_pem,
         coordinator_pem: String::new(),
+        signing_root: welcome.signing_root,
     }
 }
 

@@ -119,6 +119,7 @@ impl Coordinator {
             ended_operation_ids: ended.to_vec(),
             now_unix_ms: 0,
             ca_pem: String::new(),
+            signing_root: String::new(),
         };
         conversation.say(Response::Welcome(welcome)).await;
         (conversation, hello)

@@ -257,6 +257,29 @@ async fn cas_that_the_coordinator_tells_are_trusted_from_then_on() {
     kept.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_ca_signs_no_more_is_renewed_long_before_its_time() {
+    // By itself it would be renewed after 23 s at the earliest, which is longer than anything is waited for here.
+    let site = Site::new(MINUTE);
+    let second = Site::new(MINUTE);
+    let read = |site: &Site| std::fs::read_to_string(&site.files.ca).unwrap();
+    let root_of = |site: &Site| Credentials::load(&site.files).unwrap().root();
+    let signs = root_of(&second);
+    let kept = Kept::start(&site);
+    let (mut talk, _) = kept.coordinator.welcome(&[]).await;
+    talk.say(Response::Trust(Trust {
+        ca_pem: read(&site) + &read(&second),
+        signing_root: signs.to_string(),
+        ..Trust::default()
+    }))
+    .await;
+    let wish = soon("a wish", renew(&mut talk)).await;
+    talk.say(Response::RenewAnswer(second.sign(&wish, "host-1")))
+        .await;
+    until("a certificate of the CA that signs", || root_of(&site) == signs).await;
+    kept.end().await;
+}
+
 #[test]
 fn cas_that_would_cut_the_host_off_are_refused_and_the_file_stays() {
     let (site, foreign) = (Site::new(MINUTE), Site::new(MINUTE));

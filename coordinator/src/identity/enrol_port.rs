@@ -1,7 +1,7 @@
 //! The port at which hosts enrol: TLS without a client certificate, one rpc, and little of everything.
 //!
 //! Nothing else is served here, health and reflection included. The invariant: what strangers can make the coordinator
-//! hold is bounded over all and for each address ([`super::places`]), and each of them for seconds.
+//! hold is bounded over all and for each address (`places.rs`), and each of them for seconds.
 
 use std::io;
 use std::net::SocketAddr;

@@ -126,6 +126,11 @@ impl OwnState {
         self.signs.unwrap_or(self.root)
     }
 
+    /// The root that agents' certificates are renewed with, as agents are told it. Empty when none are.
+    pub fn signing_root_text(&self) -> String {
+        self.signs.map(|root| root.to_string()).unwrap_or_default()
+    }
+
     /// What people call a root.
     pub fn ca_name(&self, root: Fingerprint) -> String {
         let known = self.cas.iter().find(|ca| ca.fingerprint == root);
@@ -219,8 +224,8 @@ impl Own {
     }
 }
 
-/// Has the files looked at each second, and at each SIGHUP; tells every session when the CAs change, and the log then and each
-/// day what ends soon and who is left behind. Nothing, in a simulation without certificates.
+/// Has the files looked at each second, and at each SIGHUP; tells every session when the CAs change or another of them signs,
+/// and the log then and each day what ends soon and who is left behind. Nothing, in a simulation without certificates.
 ///
 /// # Errors
 /// When the kernel refuses the signal handler.
@@ -232,7 +237,8 @@ pub fn spawn(identities: Identities, sessions: Sessions, tasks: &mut JoinSet<()>
     tasks.spawn(async move {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = own.now().ca_pem().to_owned();
+        let of = |state: &OwnState| (state.ca_pem().to_owned(), state.signs);
+        let mut told = of(&own.now());
         let mut untold: Vec<SessionHandle> = Vec::new();
         let mut warn_at = Instant::now();
         loop {
@@ -246,13 +252,13 @@ pub fn spawn(identities: Identities, sessions: Sessions, tasks: &mut JoinSet<()>
                 Ok(()) = own.0.changed() => {}
             }
             let state = own.now();
-            if state.ca_pem() != told {
-                told = state.ca_pem().to_owned();
+            if of(&state) != told {
+                told = of(&state);
                 untold = sessions.all();
                 warn_at = Instant::now();
                 tracing::info!(
                     sessions = untold.len(),
-                    "every agent is told of the CAs that are trusted now"
+                    "every agent is told of the CAs that are trusted now, and which of them signs"
                 );
             }
             // A session whose network is stuck takes it later, or hears it in its next Welcome.
@@ -275,6 +281,7 @@ fn tell(session: &SessionHandle, state: &OwnState) -> bool {
     let message = Some(session_response::Message::Trust(Trust {
         ca_pem: state.ca_pem().to_owned(),
         coordinator_pem: state.chain_pem().to_owned(),
+        signing_root: state.signing_root_text(),
     }));
     !matches!(
         session.outbound.try_send(SessionResponse { message }),

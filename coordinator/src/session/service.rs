@@ -196,6 +196,7 @@ impl Opening {
             life_end: self.life.end(),
         };
         let context = &self.context;
+        let own = context.identities.own();
         let welcome = |epoch: Epoch| {
             let message = Some(session_response::Message::Welcome(Welcome {
                 epoch: epoch.0,
@@ -203,10 +204,14 @@ impl Opening {
                 lease_seconds: u32::try_from(context.lease.as_secs()).unwrap_or(u32::MAX),
                 ended_operation_ids: ended,
                 now_unix_ms: UnixMillis::now().0,
-                ca_pem: match context.identities.own() {
-                    Some(own) => own.ca_pem().to_owned(),
-                    None => String::new(),
-                },
+                ca_pem: own
+                    .as_ref()
+                    .map(|own| own.ca_pem().to_owned())
+                    .unwrap_or_default(),
+                signing_root: own
+                    .as_ref()
+                    .map(|own| own.signing_root_text())
+                    .unwrap_or_default(),
             }));
             SessionResponse { message }
         };
