@@ -18,7 +18,7 @@ use hostler_common::units::UnixMillis;
 use nix::unistd::Uid;
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
@@ -255,9 +255,9 @@ fn key_in(path: &Path, opened: &Metadata, bytes: &[u8]) -> Result<PrivateKeyDer<
 /// A small text, as it is.
 pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
     let (_, bytes) = read(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| CredentialsError::NotPem {
+    let text = std::str::from_utf8(&bytes).map_err(|_| CredentialsError::NotPem {
         path: path.to_owned(),
-        problem: error.to_string(),
+        problem: "it is not text",
     })?;
     Ok(Zeroizing::new(text.to_owned()))
 }
@@ -285,9 +285,21 @@ fn read(path: &Path) -> Result<(Metadata, Zeroizing<Vec<u8>>), CredentialsError>
     Ok((opened, bytes))
 }
 
-fn not_pem(path: &Path, error: &rustls_pki_types::pem::Error) -> CredentialsError {
+fn not_pem(path: &Path, error: &pem::Error) -> CredentialsError {
     CredentialsError::NotPem {
         path: path.to_owned(),
-        problem: error.to_string(),
+        problem: pem_problem(error),
+    }
+}
+
+/// What is wrong with a PEM text, and nothing of the text: it may be a key, on one line, and this is shown to everybody.
+pub(crate) fn pem_problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a section that begins has no end; was it copied whole, with its line ends?"
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line that begins a section is broken",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        _ => "it cannot be read",
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::atomic::{self, PUBLIC_MODE};
 use crate::certificate::{CertificateFacts, FactsError, pem_of};
-use crate::files::Credentials;
+use crate::files::{self, Credentials};
 use crate::fingerprint::Fingerprint;
 use crate::identity::TrustDomain;
 use crate::issued::WriteError;
@@ -44,8 +44,8 @@ pub enum TrustError {
     /// Broken PEM.
     #[error("they are not PEM: {problem}")]
     NotPem {
-        /// What the reader says.
-        problem: String,
+        /// What is wrong with them.
+        problem: &'static str,
     },
     /// None, or too many.
     #[error("they are {count}; 1 to {MAX_ROOTS} are expected")]
@@ -116,7 +116,7 @@ impl TrustBundle {
         let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| TrustError::NotPem {
-                problem: error.to_string(),
+                problem: files::pem_problem(&error),
             })?;
         let mut trust_domain: Option<TrustDomain> = None;
         for certificate in &certificates {

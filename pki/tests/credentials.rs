@@ -82,6 +82,27 @@ fn root_takes_no_key_that_another_user_owns() {
 }
 
 #[test]
+fn a_key_whose_line_ends_are_gone_is_refused_and_nothing_of_it_is_told() {
+    let fleet = Fleet::new();
+    let files = fleet.issue(AGENT);
+    let key = fs::read_to_string(&files.key).unwrap();
+    let on_one_line = key.replace('\n', "");
+    for broken in [
+        on_one_line.clone(),
+        on_one_line.replacen("-----END", "----END", 1),
+    ] {
+        write_key(&files.key, &broken);
+        let said = refusal(&files);
+        assert_says(&said, &["is not PEM", "line ends"]);
+        // As bytes or as letters.
+        let file = files.key.display().to_string();
+        let beside_the_name = said.replace(&file, "");
+        assert!(!beside_the_name.contains(|c: char| c.is_ascii_digit()), "{said}");
+        assert!(!said.contains(&key[40..50]), "{said}");
+    }
+}
+
+#[test]
 fn a_key_file_holds_exactly_one_key() {
     let fleet = Fleet::new();
     let files = fleet.issue(AGENT);

@@ -91,16 +91,35 @@ impl Root {
     }
 }
 
+/// Which of the two files a directory holds. One that we may not look at counts as there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Neither,
+    Both,
+}
+
 /// Refuses a directory that holds only one of the two files.
-pub(super) fn not_half(dir: &Path) -> Result<(), AuthorityError> {
+pub(super) fn not_half(dir: &Path) -> Result<Found, AuthorityError> {
     let (certificate, key) = (certificate_path(dir), key_path(dir));
-    let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    let (there, missing) = match (is_there(&certificate), is_there(&key)) {
-        (true, false) => (certificate, key),
-        (false, true) => (key, certificate),
-        _ => return Ok(()),
+    let is_missing = |path: &Path| {
+        let found = path.symlink_metadata();
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    let (there, missing) = match (is_missing(&certificate), is_missing(&key)) {
+        (false, true) => (certificate, key),
+        (true, false) => (key, certificate),
+        (true, true) => return Ok(Found::Neither),
+        (false, false) => return Ok(Found::Both),
     };
     Err(AuthorityError::Half { there, missing })
+}
+
+/// Refuses a directory without a CA. A new one would be no cure where one was: nobody trusts it.
+fn there_is_one(dir: &Path) -> Result<(), AuthorityError> {
+    match not_half(dir)? {
+        Found::Both => Ok(()),
+        Found::Neither => Err(AuthorityError::Absent { dir: dir.to_owned() }),
+    }
 }
 
 fn load(dir: &Path) -> impl Fn(CredentialsError) -> AuthorityError {
@@ -121,6 +140,7 @@ fn not_ours(dir: &Path) -> impl Fn(&'static str) -> AuthorityError {
 
 /// Every root in `ca.crt`, the one that signs first.
 pub(super) fn roots(dir: &Path) -> Result<Vec<Root>, AuthorityError> {
+    there_is_one(dir)?;
     let certificates = files::read_certificates(&certificate_path(dir)).map_err(load(dir))?;
     certificates
         .into_iter()
@@ -130,6 +150,7 @@ pub(super) fn roots(dir: &Path) -> Result<Vec<Root>, AuthorityError> {
 
 /// The root that signs, and its key.
 pub(super) fn signing(dir: &Path) -> Result<(Root, KeyPair), AuthorityError> {
+    there_is_one(dir)?;
     // The other roots are looked at by who rotates; they do not sign.
     let first = files::read_certificates(&certificate_path(dir))
         .map_err(load(dir))?

@@ -20,8 +20,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Why the CA did not do it.
 #[derive(Debug, Error)]
 pub enum AuthorityError {
+    /// Nobody made one there.
+    #[error("there is no CA in {}; hostler-pki init makes one", dir.display())]
+    Absent {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Its files cannot be loaded.
-    #[error("cannot open the CA in {}; hostler-pki init makes one", dir.display())]
+    #[error("cannot open the CA in {}", dir.display())]
     Load {
         /// The CA's directory.
         dir: PathBuf,

@@ -34,8 +34,8 @@ pub enum CredentialsError {
     NotPem {
         /// The file.
         path: PathBuf,
-        /// What the reader says.
-        problem: String,
+        /// What is wrong with it; nothing of what is in it.
+        problem: &'static str,
     },
     /// No certificate in it.
     #[error("{} holds no certificate; expected a PEM section BEGIN CERTIFICATE", path.display())]
