@@ -3,114 +3,30 @@
 //! The CA's key is read for each signature and wiped after it: a rotation needs no restart, and a memory dump of an idle
 //! coordinator holds no key that signs. The invariant: nothing is signed that this coordinator itself would refuse.
 
+mod error;
+mod settling;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hostler_common::error::Chain;
 use hostler_common::units::UnixMillis;
-use hostler_pki::ca::{Authority, AuthorityError, BeyondCa, IssueOptions, Signed};
+use hostler_pki::ca::{Authority, BeyondCa, IssueOptions, Signed};
 use hostler_pki::{
-    Credentials, CredentialsError, FilesStamp, Fingerprint, Identity, Reloaded, Revocations, Subject,
-    TlsConfigError, TlsFiles, TrustBundle, TrustDomain, TrustError,
+    Credentials, FilesStamp, Fingerprint, Identity, Reloaded, Revocations, Subject, TlsFiles, TrustBundle,
 };
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::error::{KeeperError, SignError};
+use self::settling::Settling;
 use super::connections::Connections;
 use super::own::{Own, OwnState};
 use super::roots;
 use crate::config::EnrolmentConfig;
-use crate::store::json::RecordError;
 
 /// Signatures that wait, each some 9 KiB at most; one takes less than a millisecond. Who finds it full waits.
 const JOBS_BOUND: usize = 64;
-
-/// Why there is no certificate.
-#[derive(Debug, Error)]
-pub enum SignError {
-    /// It is not configured.
-    #[error(
-        "this coordinator issues no certificates: [enrolment] with ca_dir is missing in its configuration"
-    )]
-    NotConfigured,
-    /// What is asked for, or the CA.
-    #[error("no certificate was signed")]
-    Authority(#[source] AuthorityError),
-    /// Its certificates would be refused at this very port.
-    #[error(
-        "the CA in {} signs with {root}, which this coordinator does not trust; put the ca.crt there into {} too",
-        dir.display(),
-        trusted.display()
-    )]
-    NotTrusted {
-        /// The CA's directory.
-        dir: PathBuf,
-        /// The root that signs.
-        root: Fingerprint,
-        /// What this coordinator trusts.
-        trusted: PathBuf,
-    },
-    /// A revocation would not cover it.
-    #[error("the new certificate could not be noted")]
-    Unnoted(#[source] RecordError),
-    /// The thread is gone.
-    #[error("the coordinator is ending")]
-    Closed,
-}
-
-impl SignError {
-    /// Whether another request would be signed.
-    pub fn is_the_callers(&self) -> bool {
-        matches!(self, Self::Authority(AuthorityError::Request { .. }))
-    }
-}
-
-/// Why the coordinator does not start.
-#[derive(Debug, Error)]
-pub enum KeeperError {
-    /// Its certificate cannot be used.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// It is somebody else's.
-    #[error("{} names {identity}; a coordinator needs a certificate from `hostler-pki issue coordinator`", path.display())]
-    NotACoordinator {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Whom it names.
-        identity: Box<Identity>,
-    },
-    /// Another fleet's.
-    #[error("{} is now of the trust domain {found}, and this coordinator serves {expected}; put the right files back", path.display())]
-    OtherTrustDomain {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Its trust domain.
-        found: TrustDomain,
-        /// Ours.
-        expected: TrustDomain,
-    },
-    /// Agents would not take them.
-    #[error("the CA certificates in {} are not taken", path.display())]
-    Cas {
-        /// Their file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: TrustError,
-    },
-    /// TLS does not take it.
-    #[error(transparent)]
-    Tls(#[from] TlsConfigError),
-    /// The CA cannot sign.
-    #[error(
-        "the CA of [enrolment] cannot be used; its user must own ca.key with mode 0600, or leave [enrolment] out"
-    )]
-    Ca(#[source] SignError),
-    /// The system gives no thread.
-    #[error("cannot start the thread that keeps the certificates")]
-    Thread(#[source] std::io::Error),
-}
 
 enum Job {
     /// Look whether the files have changed.
@@ -141,6 +57,8 @@ struct Thread {
     ca: Option<Ca>,
     /// Of the CA's files when they were last looked at.
     ca_stamp: Option<FilesStamp>,
+    /// Of the own files, when they have lost a root.
+    settling: Settling,
     revocations: Revocations,
     connections: Connections,
     own: watch::Sender<Arc<OwnState>>,
@@ -178,6 +96,7 @@ impl Keeper {
             reloaded,
             ca,
             ca_stamp,
+            settling: Settling::default(),
             revocations,
             connections,
             own,
@@ -260,10 +179,14 @@ impl Thread {
         let is_other_ca = ca_stamp != self.ca_stamp;
         self.ca_stamp = ca_stamp;
         let taken = match self.reloaded.poll() {
-            Ok(None) if !is_other_ca => return,
+            Ok(None) if !is_other_ca && !self.settling.is_waiting() => return,
             Ok(_) => self.take(),
             Err(error) => Err(error.into()),
         };
+        if taken.as_ref().is_ok_and(|state| self.has_to_settle(state)) {
+            return;
+        }
+        self.settling.settle();
         let mut troubles = Vec::new();
         let state = match taken {
             Ok(state) => {
@@ -291,6 +214,16 @@ impl Thread {
             tracing::error!("{trouble}");
         }
         self.publish(state.despite(troubles));
+    }
+
+    /// Whether a root that `next` has lost may come back at once, since somebody writes the file.
+    fn has_to_settle(&mut self, next: &OwnState) -> bool {
+        let loses = |root| !next.trusts(root);
+        let has_lost = self.own.borrow().trusted().roots().into_iter().any(loses);
+        has_lost
+            && self
+                .settling
+                .has_to_wait(self.reloaded.files().stamp(), Instant::now())
     }
 
     /// What is refused from now on is refused by handshakes first, so that nobody comes between them and the cut.
@@ -356,4 +289,69 @@ fn signing_root(dir: &Path) -> Option<Fingerprint> {
         .into_iter()
         .next()?;
     Some(Fingerprint::of(&first))
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_pki::ca::{DEFAULT_CA_LIFETIME, rotation};
+    use hostler_pki::issued::Existing;
+
+    use super::*;
+
+    /// A thread that is not one: it looks when it is told.
+    fn thread(files: &TlsFiles) -> Thread {
+        let reloaded = Reloaded::load(files.clone()).unwrap();
+        let revocations = Revocations::none();
+        let credentials = reloaded.current();
+        let trusted = trusted(credentials, files).unwrap();
+        let state = OwnState::of(credentials, trusted, None, &revocations).unwrap();
+        Thread {
+            reloaded,
+            ca: None,
+            ca_stamp: None,
+            settling: Settling::default(),
+            revocations,
+            connections: Connections::default(),
+            own: watch::channel(Arc::new(state)).0,
+        }
+    }
+
+    #[test]
+    fn a_ca_crt_that_is_written_in_pieces_drops_no_root_and_one_that_stays_so_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let domain = "fleet.test".parse().unwrap();
+        let authority = Authority::init(dir, domain, DEFAULT_CA_LIFETIME).unwrap();
+        let own = "spiffe://fleet.test/coordinator/c1".parse().unwrap();
+        let issued = authority.issue(&own, &IssueOptions::default()).unwrap();
+        issued.write(dir, "c1", Existing::Keep).unwrap();
+        rotation::begin(dir, DEFAULT_CA_LIFETIME).unwrap();
+        let files = TlsFiles {
+            ca: dir.join("ca.crt"),
+            certificate: dir.join("c1.crt"),
+            key: dir.join("c1.key"),
+        };
+        let mut thread = thread(&files);
+        let roots = |thread: &Thread| thread.own.borrow().trusted().roots().len();
+        assert_eq!(roots(&thread), 2);
+        let whole = std::fs::read_to_string(&files.ca).unwrap();
+        let first = whole
+            .split_inclusive("-----END CERTIFICATE-----\n")
+            .next()
+            .unwrap();
+        std::fs::write(&files.ca, first).unwrap();
+        thread.look();
+        assert_eq!(roots(&thread), 2, "it may be in the middle of being written");
+        std::fs::write(&files.ca, &whole).unwrap();
+        thread.look();
+        assert_eq!(roots(&thread), 2);
+        std::fs::write(&files.ca, first).unwrap();
+        let began = Instant::now();
+        while roots(&thread) == 2 {
+            assert!(began.elapsed() < Duration::from_secs(60), "it is never taken");
+            thread.look();
+            std::thread::yield_now();
+        }
+        assert_eq!(roots(&thread), 1);
+    }
 }
