@@ -42,6 +42,8 @@ pub(super) enum Refused {
     Guesser,
     /// Nothing that is good at the port.
     Stranger,
+    /// A certificate that our CA has signed and that is not taken, as a revoked one.
+    Outcast,
 }
 
 /// One line.
@@ -170,6 +172,7 @@ impl Entry {
             _ if self.holder => Refused::Holder,
             Event::Enrolment => Refused::Guesser,
             Event::Handshake if self.identity.is_empty() => Refused::Stranger,
+            Event::Handshake => Refused::Outcast,
             _ => Refused::Peer,
         })
     }

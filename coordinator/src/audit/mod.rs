@@ -37,8 +37,9 @@ const REFUSALS_AT_MOST: u32 = 50;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
 
 /// The same of those whom nobody knows: a storm of them neither hides what somebody with a certificate was refused, nor pushes the
-/// old lines out within a day. It makes 10 MiB a day at most. Those who enrol, those of them who come with a token that was made
-/// here, and those who come without a good certificate have this measure each, so that no storm hides others.
+/// old lines out within a day. It makes 10 MiB a day at most, each. Those who enrol, those of them who come with a token that was made
+/// here, those who come without a good certificate, and those whose certificate is ours and taken no more have this measure each, so that
+/// no storm hides others.
 const STRANGERS_AT_MOST: u32 = 20;
 const STRANGERS_PERIOD: Duration = Duration::from_secs(60);
 
@@ -117,6 +118,7 @@ struct Measures {
     holders: Throttle,
     guessers: Throttle,
     strangers: Throttle,
+    outcasts: Throttle,
 }
 
 impl Measures {
@@ -127,6 +129,7 @@ impl Measures {
             holders: unknown(),
             guessers: unknown(),
             strangers: unknown(),
+            outcasts: unknown(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Measures {
             Refused::Holder => &self.holders,
             Refused::Guesser => &self.guessers,
             Refused::Stranger => &self.strangers,
+            Refused::Outcast => &self.outcasts,
         }
     }
 }
@@ -238,6 +242,14 @@ mod tests {
                 "passing",
             );
             audit.note(&passing);
+            let revoked = Entry::refused(
+                Event::Handshake,
+                "spiffe://x/agent/revoked",
+                "192.0.2.6:1",
+                Code::Unauthenticated,
+                "revoked",
+            );
+            audit.note(&revoked);
             let guess = Entry::refused(Event::Enrolment, "", "192.0.2.7:1", Code::PermissionDenied, "no");
             audit.note(&guess);
         }
@@ -266,8 +278,13 @@ mod tests {
         assert!((1..storm / 10).contains(&guesses), "{guesses}");
         let passing = count("192.0.2.9");
         assert!((1..storm / 10).contains(&passing), "{passing}");
+        let revoked = count("192.0.2.6");
+        assert!((1..storm / 10).contains(&revoked), "{revoked}");
         assert!(
-            text.contains(&format!(r#""held_back":{}"#, 2 * storm - guesses - passing)),
+            text.contains(&format!(
+                r#""held_back":{}"#,
+                3 * storm - guesses - passing - revoked
+            )),
             "{text}"
         );
     }
