@@ -476,6 +476,33 @@ async fn a_revocation_covers_what_was_made_or_met_while_the_clock_was_ahead_of_a
 }
 
 #[tokio::test]
+async fn a_token_of_between_two_revocations_follows_the_first_alone() {
+    let site = Site::new();
+    let identities = site.start(&site.store()).await.unwrap();
+    let ahead = UnixMillis::now().plus(Duration::from_secs(3600));
+    let certificate = CertificateRecord {
+        identity: h1(),
+        not_before: ahead,
+        not_after: ahead.plus(Duration::from_secs(3600)),
+        root: Fingerprint::from_bytes([1; 32]),
+    };
+    // Both revocations reach into the future.
+    identities.known.made(certificate).await.unwrap();
+    let revoke = async || {
+        let revoked = identities.revocations.revoke(&h1(), &ada(), "stolen").await;
+        Some(revoked.unwrap().record.revoked_at)
+    };
+    let first = revoke().await;
+    let ca = Fingerprint::from_bytes([1; 32]);
+    let created = identities
+        .tokens
+        .create("h1".parse().unwrap(), ca, "ada", Duration::from_secs(60));
+    let (token, record) = created.await.unwrap();
+    assert_eq!(record.outlives(token.id(), first), Ok(()));
+    assert!(record.outlives(token.id(), revoke().await).is_err());
+}
+
+#[tokio::test]
 async fn what_is_signed_is_known_before_it_is_handed_out() {
     let site = Site::new();
     let identities = site.start(&site.store()).await.unwrap();
@@ -524,6 +551,7 @@ async fn a_store_that_is_older_than_its_audit_log_learns_of_a_revocation_once() 
         line("agent/h2", "NOT_FOUND"),
         line("coordinator/c1", "CANCELLED"),
         line("client/admin/ada", "CANCELLED"),
+        line("agent/h3", "CANCELLED").replace("client/admin/ada", "client/operator/bob"),
         "torn".to_owned(),
     ];
     std::fs::create_dir(dir.path().join("audit")).unwrap();

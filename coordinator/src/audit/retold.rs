@@ -25,8 +25,8 @@ const HOLDING: [&str; 3] = ["OK", "DEADLINE_EXCEEDED", "CANCELLED"];
 pub struct Retold {
     /// Whose certificates.
     pub identity: Identity,
-    /// The URI of who asked.
-    pub by: String,
+    /// Who asked.
+    pub by: Identity,
     /// Why.
     pub reason: String,
     /// When it was asked for.
@@ -81,7 +81,7 @@ fn retold(line: &[u8]) -> Option<Retold> {
     let took = Duration::from_millis(line.duration_ms);
     Some(Retold {
         identity,
-        by: line.identity,
+        by,
         reason: line.request.reason,
         asked_at: UnixMillis(answered_at.0.saturating_sub_unsigned(millis(took))),
         answered_at,
@@ -107,7 +107,7 @@ mod tests {
         let told = retold(line("agent/h1", "OK").as_bytes()).unwrap();
         assert_eq!(told.identity.to_string(), "spiffe://a/agent/h1");
         assert_eq!(
-            (told.reason.as_str(), told.by.as_str()),
+            (told.reason.as_str(), told.by.to_string().as_str()),
             ("stolen", "spiffe://a/client/admin/ada")
         );
         assert_eq!(told.answered_at.0 - told.asked_at.0, 20);

@@ -103,9 +103,16 @@ impl Known {
         }
     }
 
+    /// Of two that were stored one after the other, the later one may come here first.
     fn hold(&self, record: CertificateRecord) {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        held.insert(record.identity.subject.to_string(), record);
+        let subject = record.identity.subject.to_string();
+        if held
+            .get(&subject)
+            .is_none_or(|before| record.is_newer_than(before))
+        {
+            held.insert(subject, record);
+        }
     }
 
     /// The newest certificate of `subject`.
@@ -213,6 +220,16 @@ mod tests {
         let known = Known::load(store).await.unwrap();
         let subjects: Vec<_> = known.subjects().iter().map(ToString::to_string).collect();
         assert_eq!(subjects, ["agent/a", "client/viewer/v"]);
+        let newest = known.newest(&known.subjects()[0]).unwrap();
+        assert_eq!(newest.not_before, UnixMillis(3000));
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_never_put_back() {
+        let (store, _dir) = store();
+        let known = Known::empty(store);
+        known.hold(certificate("agent/a", 3000));
+        known.hold(certificate("agent/a", 2000));
         let newest = known.newest(&known.subjects()[0]).unwrap();
         assert_eq!(newest.not_before, UnixMillis(3000));
     }

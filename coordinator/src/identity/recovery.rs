@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_common::units::UnixMillis;
-use hostler_pki::Subject;
+use hostler_pki::{Role, Subject};
 
 use super::revocation::RevocationRecord;
 use super::tokens::{self, Ended, Standing, TokenRecord};
 use crate::audit::retold::{self, Retold};
+use crate::operation::sentences;
 use crate::store::json::{self, RecordError};
 use crate::store::{Committed, Compare, Order, Range, Revision, Store, Transaction};
 
@@ -30,15 +31,24 @@ const CLOSED_BY: &str = "hostler-coordinator --accept-loss";
 pub async fn revocations(store: &Store, data_dir: &Path) -> Result<Vec<RevocationRecord>, RecordError> {
     let mut recovered = Vec::new();
     for told in retold::revocations(data_dir) {
-        if matches!(told.identity.subject, Subject::Coordinator { .. })
-            || told.identity.to_string() == told.by
-        {
-            // It was refused, whoever waited for the answer.
-            continue;
+        if may_hold(&told) {
+            recovered.extend(recover(store, told).await?);
         }
-        recovered.extend(recover(store, told).await?);
     }
     Ok(recovered)
+}
+
+/// False of what was refused, also when nobody waited for the answer: nobody revokes by hanging up what they may not revoke.
+fn may_hold(told: &Retold) -> bool {
+    let is_admins = matches!(
+        told.by.subject,
+        Subject::Client {
+            role: Role::Admin,
+            ..
+        }
+    );
+    let is_a_coordinator = matches!(told.identity.subject, Subject::Coordinator { .. });
+    is_admins && !is_a_coordinator && told.identity != told.by
 }
 
 /// None when the store knows it.
@@ -53,8 +63,8 @@ async fn recover(store: &Store, told: Retold) -> Result<Option<RevocationRecord>
         let record = RevocationRecord {
             identity: told.identity.clone(),
             revoked_at: told.answered_at,
-            revoked_by: told.by.clone(),
-            reason: told.reason.clone(),
+            revoked_by: told.by.to_string(),
+            reason: sentences::line(told.reason.trim()),
         };
         let transaction = Transaction {
             compares: vec![Compare {

@@ -290,11 +290,12 @@ impl RevocationList {
     }
 
     /// Up to when a revocation that is made now has to reach. A clock that went back takes nothing back, and spares no
-    /// certificate that was made before it did, wherever that is.
+    /// certificate that was made before it did, wherever that is. Never where the one before reaches: a token that was made
+    /// between the two follows that one only.
     fn moment(&self, subject: &Subject, before: Option<&RevocationRecord>) -> UnixMillis {
         let known = self.known.newest(subject).map(|newest| newest.not_before);
         let begun = [
-            before.map(|before| before.revoked_at),
+            before.map(|before| before.revoked_at.plus(Duration::from_millis(1))),
             self.connections.newest(subject),
             known,
         ];
