@@ -127,7 +127,7 @@ impl Enrolment {
     ) -> Result<Told, EnrolError> {
         let goes_on = past.is_waited_for();
         let request = KeyRequest::pending(&past.pending)?;
-        let begun = if goes_on { "goes on with" } else { "made" };
+        let begun = if goes_on { "goes on with the one" } else { "made" };
         writeln!(out, "key            {begun} in {}", past.pending.display())?;
         Point::Key.pass();
         let question = Question {
