@@ -160,7 +160,10 @@ fn a_ca_that_is_not_whole_does_not_open() {
     let fleet = Fleet::new();
     chmod(&fleet.path().join("ca.key"), 0o644);
     assert!(refused(&fleet).contains("chmod 0600"));
-    assert!(!refused(&fleet).contains("hostler-pki init"), "a new CA is no cure");
+    assert!(
+        !refused(&fleet).contains("hostler-pki init"),
+        "a new CA is no cure"
+    );
     fs::remove_file(fleet.path().join("ca.key")).unwrap();
     assert!(refused(&fleet).contains("put that back from a copy"));
     fs::remove_file(fleet.path().join("ca.crt")).unwrap();

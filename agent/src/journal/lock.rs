@@ -153,7 +153,15 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let name = name(place.path()).unwrap();
         let address = UnixAddr::new_abstract(name.as_abstract_name().unwrap()).unwrap();
-        let open = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+        let open = || {
+            socket(
+                AddressFamily::Unix,
+                SockType::Stream,
+                SockFlag::SOCK_NONBLOCK,
+                None,
+            )
+            .unwrap()
+        };
         let squatter = open();
         bind(squatter.as_raw_fd(), &address).unwrap();
         let lock = Lock::take(place.path()).unwrap();
