@@ -59,6 +59,8 @@ struct Thread {
     ca_stamp: Option<FilesStamp>,
     /// Of the own files, when they have lost a root.
     settling: Settling,
+    /// What is wrong with the own files, while the newest that can be loaded are older.
+    refused: Option<String>,
     revocations: Revocations,
     connections: Connections,
     own: watch::Sender<Arc<OwnState>>,
@@ -97,6 +99,7 @@ impl Keeper {
             ca,
             ca_stamp,
             settling: Settling::default(),
+            refused: None,
             revocations,
             connections,
             own,
@@ -178,10 +181,16 @@ impl Thread {
         let ca_stamp = self.ca.as_ref().map(|ca| Authority::stamp(&ca.dir));
         let is_other_ca = ca_stamp != self.ca_stamp;
         self.ca_stamp = ca_stamp;
-        let taken = match self.reloaded.poll() {
+        match self.reloaded.poll() {
             Ok(None) if !is_other_ca && !self.settling.is_waiting() => return,
-            Ok(_) => self.take(),
-            Err(error) => Err(error.into()),
+            // They are what they were, good or bad.
+            Ok(None) => {}
+            Ok(Some(_)) => self.refused = None,
+            Err(error) => self.refused = Some(not_taken(&error)),
+        }
+        let taken = match &self.refused {
+            Some(trouble) => Err(trouble.clone()),
+            None => self.take().map_err(|error| not_taken(&error)),
         };
         if taken.as_ref().is_ok_and(|state| self.has_to_settle(state)) {
             return;
@@ -196,12 +205,11 @@ impl Thread {
                 );
                 state
             }
-            Err(error) => {
-                let why = Chain(&error);
-                troubles.push(format!(
-                    "the new certificates are not taken; those from before stay: {why}"
-                ));
-                OwnState::clone(&self.own.borrow())
+            Err(trouble) => {
+                troubles.push(trouble);
+                let before = OwnState::clone(&self.own.borrow());
+                let signs = self.signs(&before);
+                before.signed_by(signs)
             }
         };
         // Said now, and not first when an agent needs it.
@@ -245,10 +253,22 @@ impl Thread {
                 expected: expected.clone(),
             });
         }
-        let signs = self.ca.as_ref().and_then(|ca| signing_root(&ca.dir));
-        let trusted = trusted(credentials, files)?;
+        let (signs, trusted) = (self.signs(&before), trusted(credentials, files)?);
         Ok(OwnState::of(credentials, trusted, signs, &self.revocations)?)
     }
+
+    /// The root that signs. A CA that is broken signs nothing, and still no other does.
+    fn signs(&self, before: &OwnState) -> Option<Fingerprint> {
+        let now = self.ca.as_ref().and_then(|ca| signing_root(&ca.dir));
+        now.or(before.signs())
+    }
+}
+
+fn not_taken(error: &(dyn std::error::Error + 'static)) -> String {
+    format!(
+        "the new certificates are not taken; those from before stay: {}",
+        Chain(error)
+    )
 }
 
 /// What agents are told to trust: only what they would take.
@@ -271,7 +291,7 @@ fn check_subject(credentials: &Credentials, files: &TlsFiles) -> Result<(), Keep
 
 /// Opens the CA, if its certificates are good here.
 fn open(ca: &Ca, own: &OwnState, files: &TlsFiles) -> Result<Authority, SignError> {
-    let authority = Authority::open(&ca.dir).map_err(SignError::Authority)?;
+    let authority = Authority::open(&ca.dir).map_err(SignError::Ca)?;
     match authority.root() {
         root if own.trusts(root) => Ok(authority),
         root => Err(SignError::NotTrusted {
@@ -282,13 +302,9 @@ fn open(ca: &Ca, own: &OwnState, files: &TlsFiles) -> Result<Authority, SignErro
     }
 }
 
-/// The first certificate of `ca.crt`.
+/// The root that signs. None while the CA cannot be opened.
 fn signing_root(dir: &Path) -> Option<Fingerprint> {
-    let first = hostler_pki::files::read_certificates(&dir.join("ca.crt"))
-        .ok()?
-        .into_iter()
-        .next()?;
-    Some(Fingerprint::of(&first))
+    Some(Authority::open(dir).ok()?.root())
 }
 
 #[cfg(test)]
@@ -310,27 +326,65 @@ mod tests {
             ca: None,
             ca_stamp: None,
             settling: Settling::default(),
+            refused: None,
             revocations,
             connections: Connections::default(),
             own: watch::channel(Arc::new(state)).0,
         }
     }
 
-    #[test]
-    fn a_ca_crt_that_is_written_in_pieces_drops_no_root_and_one_that_stays_so_does() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
+    /// A CA with a coordinator's certificate, in which a rotation has begun.
+    fn begun(dir: &Path) -> TlsFiles {
         let domain = "fleet.test".parse().unwrap();
         let authority = Authority::init(dir, domain, DEFAULT_CA_LIFETIME).unwrap();
         let own = "spiffe://fleet.test/coordinator/c1".parse().unwrap();
         let issued = authority.issue(&own, &IssueOptions::default()).unwrap();
         issued.write(dir, "c1", Existing::Keep).unwrap();
         rotation::begin(dir, DEFAULT_CA_LIFETIME).unwrap();
-        let files = TlsFiles {
+        TlsFiles {
             ca: dir.join("ca.crt"),
             certificate: dir.join("c1.crt"),
             key: dir.join("c1.key"),
-        };
+        }
+    }
+
+    #[test]
+    fn own_files_that_are_no_good_stay_a_warning_when_the_ca_changes_and_a_broken_ca_is_no_other_one() {
+        let (dir, ca_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = begun(dir.path());
+        for name in ["ca.crt", "ca.key", "next.key"] {
+            std::fs::copy(dir.path().join(name), ca_dir.path().join(name)).unwrap();
+        }
+        let mut thread = thread(&files);
+        thread.ca = Some(Ca {
+            dir: ca_dir.path().to_owned(),
+            life: Duration::from_secs(3600),
+        });
+        thread.look();
+        let own = |thread: &Thread| OwnState::clone(&thread.own.borrow());
+        let signs = own(&thread).signs();
+        assert!(signs.is_some() && own(&thread).warnings(UnixMillis::now()).is_empty());
+        std::fs::write(&files.ca, "").unwrap();
+        thread.look();
+        rotation::switch(ca_dir.path()).unwrap();
+        thread.look();
+        let (said, switched) = (own(&thread).warnings(UnixMillis::now()), own(&thread).signs());
+        assert!(said[0].contains("holds no certificate"), "{said:?}");
+        assert_ne!(switched, signs, "another root signs");
+
+        let other = tempfile::tempdir().unwrap();
+        begun(other.path());
+        std::fs::copy(other.path().join("ca.crt"), ca_dir.path().join("ca.crt")).unwrap();
+        thread.look();
+        let said = own(&thread).warnings(UnixMillis::now());
+        assert!(said[1].starts_with("no host can enrol"), "{said:?}");
+        assert_eq!(own(&thread).signs(), switched);
+    }
+
+    #[test]
+    fn a_ca_crt_that_is_written_in_pieces_drops_no_root_and_one_that_stays_so_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = begun(dir.path());
         let mut thread = thread(&files);
         let roots = |thread: &Thread| thread.own.borrow().trusted().roots().len();
         assert_eq!(roots(&thread), 2);

@@ -137,6 +137,16 @@ impl OwnState {
         known.map_or_else(|| root.to_string(), |ca| ca.facts.subject.clone())
     }
 
+    /// The root that signs for agents. None when none does.
+    pub(super) fn signs(&self) -> Option<Fingerprint> {
+        self.signs
+    }
+
+    /// The same when `signs` signs for agents.
+    pub(super) fn signed_by(self, signs: Option<Fingerprint>) -> Self {
+        Self { signs, ..self }
+    }
+
     /// The same, with files beside it that are of no use; a sentence about each.
     pub(super) fn despite(self, troubles: Vec<String>) -> Self {
         Self { troubles, ..self }

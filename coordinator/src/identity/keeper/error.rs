@@ -19,6 +19,9 @@ pub enum SignError {
     /// What is asked for, or the CA.
     #[error("no certificate was signed")]
     Authority(#[source] AuthorityError),
+    /// The CA, whatever is asked for.
+    #[error("no host can enrol, and no certificate of an agent is renewed")]
+    Ca(#[source] AuthorityError),
     /// Its certificates would be refused at this very port.
     #[error(
         "the CA in {} signs with {root}, which this coordinator does not trust; put the ca.crt there into {} too",
