@@ -19,16 +19,16 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 use tonic::{Code, Status};
 
+use super::watchman::Watchman;
 use crate::audit::{Audit, Entry, Event};
-use crate::identity::connections::{Connections, Cut, Life};
+use crate::identity::connections::{Connections, Life};
 use crate::identity::known::{CertificateRecord, Known};
 use crate::identity::own::Own;
 use crate::identity::revocation::RevocationList;
@@ -79,47 +79,6 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     watchman: Watchman,
-}
-
-/// Looks whether a connection's certificate is over, revoked, or of a CA that was dropped. TLS asks once, in the handshake; a connection may
-/// outlive the answer.
-#[derive(Debug)]
-struct Watchman {
-    life: Life,
-    next_look: Pin<Box<Sleep>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-/// How often the wall clock is looked at: timers do not follow when somebody sets it.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-impl Watchman {
-    fn over(life: Life) -> Self {
-        let left = UnixMillis::now().until(life.over_at());
-        Self {
-            next_look: Box::pin(tokio::time::sleep(left.min(LOOK_EVERY))),
-            cut: Box::pin(life.cut().clone().cancelled_owned()),
-            life,
-        }
-    }
-
-    /// Ready, with the reason, once the connection may not go on; wakes the task then.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(self.life.why_cut().unwrap_or(Cut::Revoked).words());
-        }
-        while self.next_look.as_mut().poll(cx).is_ready() {
-            // It may have been extended since the last look.
-            let left = UnixMillis::now().until(self.life.over_at());
-            if left.is_zero() {
-                return Poll::Ready("its certificate has expired");
-            }
-            self.next_look
-                .as_mut()
-                .reset(Instant::now() + left.min(LOOK_EVERY));
-        }
-        Poll::Pending
-    }
 }
 
 /// What every handshake needs of the coordinator.

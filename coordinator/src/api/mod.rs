@@ -22,3 +22,4 @@ mod storage;
 mod submit;
 mod tokens;
 mod watch_hypervisors;
+mod watchman;
