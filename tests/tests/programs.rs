@@ -21,11 +21,19 @@ fn slow_host(site: &Site) -> String {
     )
 }
 
-async fn begun(site: &Site) {
+/// Somebody creates hv1, and its activation has begun.
+async fn creating(site: &Site) -> Process {
+    site.until_state("hv1", "out_of_service").await;
+    let mut create = site.hostler("operator");
+    let create = Process::start(
+        create.args(["hypervisors", "create", "hv1"]),
+        &site.path("create.log"),
+    );
     wait::until("the activation begins", || async {
         site.path("begun").exists().then_some(())
     })
     .await;
+    create
 }
 
 #[tokio::test]
@@ -34,13 +42,7 @@ async fn a_create_survives_kill_9_of_the_coordinator_and_the_client_is_attached_
     site.configure_agent("test:///default", &slow_host(&site));
     let coordinator = site.coordinator().await;
     let _agent = site.agent();
-    site.until_state("hv1", "out_of_service").await;
-    let mut create = site.hostler("operator");
-    let mut create = Process::start(
-        create.args(["hypervisors", "create", "hv1"]),
-        &site.path("create.log"),
-    );
-    begun(&site).await;
+    let mut create = creating(&site).await;
     coordinator.kill();
     let _coordinator = site.coordinator().await;
     site.write("go", "");
@@ -61,13 +63,7 @@ async fn a_create_survives_kill_9_of_the_agent() {
     site.configure_agent("test:///default", &slow_host(&site));
     let _coordinator = site.coordinator().await;
     let agent = site.agent();
-    site.until_state("hv1", "out_of_service").await;
-    let mut create = site.hostler("operator");
-    let mut create = Process::start(
-        create.args(["hypervisors", "create", "hv1"]),
-        &site.path("create.log"),
-    );
-    begun(&site).await;
+    let mut create = creating(&site).await;
     agent.kill();
     site.until_state("hv1", "unknown").await;
     site.write("go", "");
@@ -83,13 +79,7 @@ async fn a_host_that_is_revoked_in_the_middle_of_a_create_says_how_to_come_back_
     site.configure_agent("test:///default", &slow_host(&site));
     let _coordinator = site.coordinator().await;
     let agent = site.agent();
-    site.until_state("hv1", "out_of_service").await;
-    let mut create = site.hostler("operator");
-    let mut create = Process::start(
-        create.args(["hypervisors", "create", "hv1"]),
-        &site.path("create.log"),
-    );
-    begun(&site).await;
+    let mut create = creating(&site).await;
     let revoke = ["agents", "revoke", "h1", "--reason", "stolen"];
     let (code, out, err) = site.run_hostler("admin", &revoke).await;
     assert_eq!(code, 0, "{out}{err}");
