@@ -215,11 +215,11 @@ async fn a_name_that_nobody_has_is_refused_with_those_that_are_like_it_unless_it
     for (subject, words) in [
         (
             "agent/host-1",
-            "no host is known here by the name host-1; known is host-17, host-18. Nothing was revoked",
+            "no host is known here by the name host-1; names like it: host-17, host-18. Nothing was revoked",
         ),
         (
             "client/admin/tset",
-            "no client is known here by the name admin/tset; known is admin/test. Nothing was revoked",
+            "no client is known here by the name admin/tset; names like it: admin/test. Nothing was revoked",
         ),
         (
             "agent/quite-another",

@@ -190,7 +190,7 @@ impl SiteService for Player {
         match request.subject.as_str() {
             "agent/hv77" if !request.unknown => {
                 return Err(Status::not_found(
-                    "no host is known here by the name hv77; known is hv7. Nothing was revoked; with --unknown it is",
+                    "no host is known here by the name hv77; names like it: hv7. Nothing was revoked; with --unknown it is",
                 ));
             }
             "client/admin/ada" => return Err(Status::failed_precondition("that is your own certificate")),

@@ -46,7 +46,7 @@ fn kind_of(subject: &Subject) -> &'static str {
 pub(super) fn proposal(near: &[String]) -> String {
     match near {
         [] => String::new(),
-        near => format!("; known is {}", near.join(", ")),
+        near => format!("; names like it: {}", near.join(", ")),
     }
 }
 
