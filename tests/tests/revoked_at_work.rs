@@ -72,7 +72,7 @@ async fn a_host_that_enrols_again_goes_on_with_what_it_had_begun() {
     let said = warnings(&fleet).await;
     assert!(
         said[0]
-            .starts_with("revoked and not back: h1; 1 operation of them has not ended. Enrol a host again"),
+            .starts_with("revoked and not back: h1; 1 of their operations has not ended. Enrol a host again"),
         "{said:?}"
     );
 

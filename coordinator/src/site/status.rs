@@ -90,8 +90,8 @@ fn not_connected(away: &[&HostName], of: usize) -> String {
 fn revoked(barred: &[&HostName], unended: usize) -> String {
     let waiting = match unended {
         0 => String::new(),
-        1 => "; 1 operation of them has not ended".to_owned(),
-        many => format!("; {many} operations of them have not ended"),
+        1 => "; 1 of their operations has not ended".to_owned(),
+        many => format!("; {many} of their operations have not ended"),
     };
     format!(
         "revoked and not back: {}{waiting}. Enrol a host again with a new token (`hostler tokens create`), or declare it lost (`hostler agents lost`)",
@@ -139,7 +139,7 @@ mod tests {
         );
         let said = revoked(&[&a], 2);
         assert!(
-            said.starts_with("revoked and not back: a; 2 operations of them have not ended. Enrol"),
+            said.starts_with("revoked and not back: a; 2 of their operations have not ended. Enrol"),
             "{said}"
         );
         assert!(many.len() < 300, "{many}");
