@@ -59,6 +59,7 @@ pub struct Known {
     store: Store,
     /// By subject, as it is written.
     held: Arc<RwLock<BTreeMap<String, CertificateRecord>>>,
+    at_most: usize,
 }
 
 impl Known {
@@ -100,6 +101,7 @@ impl Known {
         Self {
             store,
             held: Arc::default(),
+            at_most: AT_MOST,
         }
     }
 
@@ -140,14 +142,46 @@ impl Known {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         match held.get(&record.identity.subject.to_string()) {
             Some(before) => record.is_newer_than(before),
-            None if held.len() < AT_MOST => true,
-            None => {
-                if let Some(held_back) = UNNOTED.pass() {
-                    tracing::warn!(identity = %record.identity, held_back, "too many identities are known to note one more; a restart forgets those that ended long ago");
-                }
-                false
+            None => true,
+        }
+    }
+
+    /// Where as many are known as may be, the one goes that ended first, as long as one has ended: nothing of it has to be covered.
+    async fn makes_room(&self, record: &CertificateRecord) -> Result<bool, RecordError> {
+        while let Some(oldest) = self.in_the_way_of(record) {
+            if oldest.not_after >= UnixMillis::now() {
+                return Ok(false);
+            }
+            let key = oldest.key();
+            let entry = self.store.get(&key).await?;
+            let stored: Option<CertificateRecord> = entry.as_ref().map(json::read).transpose()?;
+            if let (Some(entry), true) = (entry, stored.as_ref() == Some(&oldest)) {
+                let unchanged = Compare {
+                    key: key.clone(),
+                    modified: entry.modified,
+                };
+                let transaction = Transaction {
+                    compares: vec![unchanged],
+                    writes: vec![Write::Delete { key }],
+                };
+                self.store.commit(transaction).await?;
+            }
+            // One that is made at the same time is held again by whoever made it.
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            let subject = oldest.identity.subject.to_string();
+            if held.get(&subject) == Some(&oldest) {
+                held.remove(&subject);
             }
         }
+        Ok(true)
+    }
+
+    /// The one that ends first, when there is no room for `record`.
+    fn in_the_way_of(&self, record: &CertificateRecord) -> Option<CertificateRecord> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let has_room = held.len() < self.at_most || held.contains_key(&record.identity.subject.to_string());
+        let oldest = held.values().min_by_key(|held| held.not_after);
+        oldest.filter(|_| !has_room).cloned()
     }
 
     /// Notes a certificate that was made here, durably.
@@ -157,6 +191,12 @@ impl Known {
     pub async fn made(&self, record: CertificateRecord) -> Result<(), RecordError> {
         let key = record.key();
         while self.is_news(&record) {
+            if !self.makes_room(&record).await? {
+                if let Some(held_back) = UNNOTED.pass() {
+                    tracing::warn!(identity = %record.identity, held_back, "too many certificates are known to note one more");
+                }
+                break;
+            }
             let entry = self.store.get(&key).await?;
             let stored: Option<CertificateRecord> = entry.as_ref().map(json::read).transpose()?;
             // Another certificate of it was made at the same time.
@@ -232,6 +272,37 @@ mod tests {
         known.hold(certificate("agent/a", 2000));
         let newest = known.newest(&known.subjects()[0]).unwrap();
         assert_eq!(newest.not_before, UnixMillis(3000));
+    }
+
+    #[tokio::test]
+    async fn where_there_are_too_many_the_one_goes_that_ended_first() {
+        let (store, _dir) = store();
+        let known = Known {
+            at_most: 2,
+            ..Known::empty(store.clone())
+        };
+        let ended = |path, not_after| CertificateRecord {
+            not_after: UnixMillis(not_after),
+            ..certificate(path, 0)
+        };
+        for record in [
+            ended("agent/a", 2000),
+            ended("agent/b", 1000),
+            certificate("agent/c", 0),
+            certificate("agent/d", 0),
+            certificate("agent/e", 0),
+            certificate("agent/c", 1),
+        ] {
+            known.made(record).await.unwrap();
+        }
+        for known in [&known, &Known::load(store).await.unwrap()] {
+            let subjects: Vec<_> = known.subjects().iter().map(ToString::to_string).collect();
+            assert_eq!(subjects, ["agent/c", "agent/d"]);
+            assert_eq!(
+                known.newest(&known.subjects()[0]).unwrap().not_before,
+                UnixMillis(1)
+            );
+        }
     }
 
     #[tokio::test]
