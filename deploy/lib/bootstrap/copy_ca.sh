@@ -21,6 +21,8 @@ copy_ca() {
   sync -- "$archive"
   ca_archive | cmp -- "$archive" - || fail "the copy in $target is not what the CA is"
   mv -nT -- "$archive" "$target"
+  # What came there meanwhile stays, and mv says nothing of it.
+  [[ ! -e "$archive" ]] || fail "$target is there already. Give the copy another name"
   say "the CA of $(ca_domain) is in $target"
   note "whoever reads it is anybody in the fleet: put it where only you can, and remove it here"
   note "back: runuser -u hostler -- tar -C ${CA_DIR%/*} -x <FILE"
