@@ -207,13 +207,16 @@ async fn a_store_whose_file_is_taken_away_says_so_and_goes_on_when_it_is_back() 
     for name in ["hostler.db", "hostler.db-wal"] {
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.commit(put("/a/1", "kept", 0)).await.unwrap();
+        let before = store.commit(put("/a/1", "kept", 0)).await.unwrap();
+        assert_eq!(store.trouble().await, None);
         let (here, away) = (dir.path().join(name), dir.path().join("away"));
         std::fs::rename(&here, &away).unwrap();
         for replaced in [false, true] {
             if replaced {
                 std::fs::copy(&away, &here).unwrap();
             }
+            let told = store.trouble().await.unwrap();
+            assert!(told.contains(name), "before anybody has lost anything: {told}");
             let refused = store.commit(put("/a/2", "lost with the process", 0)).await;
             let said = Chain(&refused.unwrap_err()).to_string();
             assert!(
@@ -222,7 +225,10 @@ async fn a_store_whose_file_is_taken_away_says_so_and_goes_on_when_it_is_back() 
             );
         }
         std::fs::rename(&away, &here).unwrap();
-        assert_eq!(keys(&store, range(Order::Ascending, None, 9)).await, ["/a/1"]);
+        assert_eq!(store.trouble().await, None);
+        let (found, now) = store.list(range(Order::Ascending, None, 9)).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(before, Committed::At(now), "who asks writes nothing");
         store.commit(put("/a/2", "kept", 0)).await.unwrap();
         drop(store);
         let store = reopened(dir.path()).await;

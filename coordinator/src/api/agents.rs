@@ -14,7 +14,7 @@ use crate::site::agents::CertificateOf;
 use crate::site::lose::Declared;
 use crate::site::status::Own;
 
-pub(super) fn status(
+pub(super) async fn status(
     site: &Site,
     _request: Request<rpc::GetStatusRequest>,
 ) -> Result<Response<rpc::GetStatusResponse>, Status> {
@@ -27,6 +27,7 @@ pub(super) fn status(
         },
         None => Own::default(),
     };
+    own.warnings.splice(0..0, site.store.trouble().await);
     own.warnings.extend(site.identities.left_behind());
     own.warnings.extend(site.audit.trouble());
     let is_barred = |host: &HostName| site.identities.barred(host).is_some();

@@ -50,7 +50,7 @@ impl SiteService for Site {
         &self,
         request: Request<rpc::GetStatusRequest>,
     ) -> Result<Response<rpc::GetStatusResponse>, Status> {
-        agents::status(self, request)
+        agents::status(self, request).await
     }
 
     async fn list_agents(

@@ -4,7 +4,9 @@
 //! request is answered once, or the store is closed.
 
 use std::path::Path;
+use std::time::Duration;
 
+use hostler_common::error::Chain;
 use tokio::sync::{mpsc, oneshot};
 
 use super::watch::{Hub, Watch};
@@ -12,6 +14,9 @@ use super::{Accepting, Committed, Entry, Range, Revision, StoreError, Transactio
 
 /// Every caller waits for its answer, so the bound is on callers at once; more wait in `send`.
 const QUEUE_BOUND: usize = 1024;
+
+/// Who asks whether the store is well waits no longer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A transaction, and where its outcome goes.
 pub(super) struct WriteRequest {
@@ -97,6 +102,19 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Why nothing can be stored now, for people. A healthy store writes nothing for it.
+    pub async fn trouble(&self) -> Option<String> {
+        let asked = self.commit(Transaction::default());
+        match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("nothing can be stored: {}", Chain(&error))),
+            Err(_) => Some(format!(
+                "nothing was stored for {} s: the disk of data_dir does not answer",
+                ANSWERS_WITHIN.as_secs()
+            )),
+        }
     }
 
     /// One key, as it is now.

@@ -76,6 +76,13 @@ pub struct Transaction {
     pub writes: Vec<Write>,
 }
 
+impl Transaction {
+    /// Whether it asks for nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.compares.is_empty() && self.writes.is_empty()
+    }
+}
+
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
