@@ -169,6 +169,8 @@ async fn the_audit_log_is_a_line_each_for_people_and_as_it_is_for_programs() {
     );
     let (words, _) = asked(&["audit", "--json"]).await;
     insta::assert_snapshot!("audit_json", words);
+    let (words, _) = asked(&["audit", "--limit", "2"]).await;
+    assert!(words.contains("note: these are the newest 2"), "{words}");
     let (_, of_site) = asked(&["audit", "--since", "1h", "--follow"]).await;
     assert!(
         of_site[0].contains("since: Some(") && of_site[0].contains("follow: true"),

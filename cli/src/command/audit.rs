@@ -86,11 +86,13 @@ impl Audit {
         let mut stream = coordinator
             .answer(CALL, async { coordinator.site().list_audit(request).await })
             .await?;
+        let mut shown = 0;
         loop {
             let part = stream.message().await;
             let Some(part) = part.map_err(|status| coordinator.failed(CALL, status))? else {
-                return Ok(());
+                break;
             };
+            shown += part.lines.len();
             for line in part.lines {
                 output::print(&match context.settings.output {
                     Format::Json => escape_json(&line),
@@ -98,6 +100,12 @@ impl Audit {
                 })?;
             }
         }
+        if !self.follow && usize::try_from(self.limit).is_ok_and(|limit| shown >= limit) {
+            output::note(&format!(
+                "these are the newest {shown}, and there may be older ones; --limit shows more"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -77,6 +77,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         .map_err(|source| Failure::Print { source })
 }
 
+/// Tells a person something beside the record on standard output.
+#[expect(clippy::print_stderr, reason = "standard output is the record")]
+pub(crate) fn note(words: &str) {
+    eprintln!("note: {words}");
+}
+
 /// Prints one JSON document over many lines.
 pub(crate) fn print_document(value: &impl Serialize) -> Result<(), Failure> {
     print(&text::escape_json(&json(serde_json::to_string_pretty(value))?))

@@ -85,9 +85,9 @@ async fn watch(coordinator: &Coordinator, teller: &Teller) -> Result<(), Failure
             Err(status) if passes_by_itself(&status) || status.code() == Code::ResourceExhausted => status,
             Err(status) => return Err(coordinator.failed(fleet::WATCH, status)),
         };
-        teller.note(&format!("{}; connecting again", why_it_broke(&why)));
+        output::note(&format!("{}; connecting again", why_it_broke(&why)));
         let (now, again) = read_again(coordinator).await?;
-        teller.note("connected again");
+        output::note("connected again");
         for (id, it) in &now {
             teller.changed(fleet.get(id), it)?;
         }
@@ -158,11 +158,6 @@ impl Teller {
             )),
             Format::Json => self.line("gone", Some(id), None),
         }
-    }
-
-    #[expect(clippy::print_stderr, reason = "a note beside the record on standard output")]
-    fn note(&self, words: &str) {
-        eprintln!("note: {words}");
     }
 
     fn line(
