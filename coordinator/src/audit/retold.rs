@@ -58,8 +58,9 @@ pub fn revocations(data_dir: &Path) -> Vec<Retold> {
     let files = writer::files(&place(data_dir)).into_iter();
     let lines = files.flat_map(|(file, length)| {
         let lines = BufReader::new(file.take(length)).split(b'\n');
+        let told = |error: &std::io::Error| tracing::error!(%error, "the audit log cannot be read to its end: whoever it calls revoked there is not looked for");
         // What cannot be read is passed over: the rest is worth having.
-        lines.map_while(Result::ok)
+        lines.map_while(move |line| line.inspect_err(told).ok())
     });
     lines.filter_map(|line| retold(&line)).collect()
 }

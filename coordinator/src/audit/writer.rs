@@ -215,10 +215,18 @@ impl Writer {
 pub(super) fn files(dir: &Path) -> Vec<(File, u64)> {
     let numbered = (1..FILES).rev().map(|number| numbered(dir, number));
     let paths = numbered.chain([dir.join(NAME)]);
-    let files = paths.filter_map(|path| {
-        let file = File::open(path).ok()?;
-        let length = file.metadata().ok()?.len();
-        Some((file, length))
+    let open = |path: &Path| {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        io::Result::Ok((file, length))
+    };
+    let files = paths.filter_map(|path| match open(&path) {
+        Ok(opened) => Some(opened),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "a file of the audit log cannot be read, and is passed over");
+            None
+        }
     });
     files.collect()
 }
