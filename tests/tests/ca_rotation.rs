@@ -219,6 +219,20 @@ fn switch(fleet: &Fleet, ca_dir: &Path) {
     reissue(ca_dir, &fleet.tls_files());
 }
 
+/// The root that a rotation dropped and kept, PEM.
+fn kept_root(ca_dir: &Path) -> String {
+    let names = std::fs::read_dir(ca_dir).unwrap();
+    let mut paths = names.map(|entry| entry.unwrap().path());
+    let is_kept = |path: &std::path::PathBuf| path.to_str().unwrap().contains("/ca.crt.");
+    std::fs::read_to_string(paths.find(is_kept).unwrap()).unwrap()
+}
+
+/// What status says of agents that were cut off with their CA.
+async fn cut_off(fleet: &Fleet) -> Option<String> {
+    let told = warnings(fleet).await;
+    told.into_iter().find(|line| line.contains("trusted no more"))
+}
+
 async fn warnings(fleet: &Fleet) -> Vec<String> {
     let request = site::GetStatusRequest {};
     fleet
@@ -320,6 +334,19 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     assert_eq!(fleet.state("late-hv").await, Some(HypervisorState::Unknown));
     assert_eq!(fleet.state("early-hv").await, Some(AVAILABLE));
     assert_eq!(early.dials(), 1, "whose certificate is good was dropped, too");
+    let said = cut_off(&fleet).await.unwrap();
+    for told in ["2 agents (agent/away, agent/late)", "ca.crt.DATE.ID"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+
+    // Whoever was too early takes it back.
+    let without = std::fs::read_to_string(ca_dir.join("ca.crt")).unwrap();
+    let with = without.clone() + &kept_root(&ca_dir);
+    std::fs::write(ca_dir.join("ca.crt"), with).unwrap();
+    fleet.until_state("late-hv", AVAILABLE).await;
+    assert_eq!(cut_off(&fleet).await, None);
+    std::fs::write(ca_dir.join("ca.crt"), without).unwrap();
+    fleet.until_state("late-hv", HypervisorState::Unknown).await;
 
     let token = token(&fleet, "late").await;
     late.enrol(&token, &fleet.enrol_at()).await.unwrap();

@@ -168,9 +168,14 @@ impl Parts {
         Some(self.certificates.as_ref()?.own.now())
     }
 
-    /// What a person should know before a CA is dropped that signs no more.
-    pub fn left_behind(&self) -> Option<String> {
-        roots::left_behind(&roots::holders(self), &*self.own()?)
+    /// What a person should know before a CA is dropped that signs no more, and after it was: a sentence each.
+    pub fn left_behind(&self) -> Vec<String> {
+        let Some(own) = self.own() else {
+            return Vec::new();
+        };
+        let holders = roots::holders(self);
+        let (before, after) = (roots::left_behind(&holders, &own), roots::cut_off(&holders, &own));
+        before.into_iter().chain(after).collect()
     }
 
     /// Every CA that is trusted, with how many have certificates of it.

@@ -65,6 +65,22 @@ pub(super) fn left_behind(holders: &BTreeSet<(Subject, Fingerprint)>, own: &OwnS
     ))
 }
 
+/// Agents whose newest certificate is of a root that is trusted no more, and how they come back.
+pub(super) fn cut_off(holders: &BTreeSet<(Subject, Fingerprint)>, own: &OwnState) -> Option<String> {
+    let is_cut = |subject: &Subject, root| matches!(subject, Subject::Agent { .. }) && !own.trusts(root);
+    let cut = holders.iter().filter(|(subject, root)| is_cut(subject, *root));
+    let cut: Vec<_> = cut.map(|(subject, _)| subject).collect();
+    let many = counted(&cut);
+    (!cut.is_empty()).then(|| {
+        format!(
+            "the newest certificates of {many} ({}) are of a CA that is trusted no more: enrol each again with a new token \
+             (hostler tokens create), or revoke it; if the CA was dropped too early, add what was kept of it, ca.crt.DATE.ID beside \
+             the CA, to the coordinator's ca.crt, and they come back",
+            named(&cut)
+        )
+    })
+}
+
 fn of_root(holders: &BTreeSet<(Subject, Fingerprint)>, root: Fingerprint) -> Vec<&Subject> {
     let of_it = holders.iter().filter(|(_, other)| *other == root);
     of_it.map(|(subject, _)| subject).collect()
