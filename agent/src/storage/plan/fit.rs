@@ -4,7 +4,7 @@
 use hostler_common::bytes::Bytes;
 use thiserror::Error;
 
-use super::floor::{Floor, Lack, Reserve, left};
+use super::floor::{Floor, Lack, ROUNDING, Reserve, left};
 use super::{Refusal, StoragePlan, refuse_unsettled};
 use crate::storage::pool::{Change, DeviceName, Member, PoolState};
 
@@ -170,7 +170,11 @@ fn safe_after(state: &PoolState, changes: &[Change], reserve: Reserve) -> Result
         last = Some(change);
     }
     let Some(change) = last else { return Ok(()) };
-    let floor = Floor { state, reserve };
+    let floor = Floor {
+        state,
+        reserve,
+        rounding: ROUNDING,
+    };
     floor.holds(&before, &after).map_err(|lack| Misfit::Unsafe {
         change: change.to_string(),
         used: state.used,

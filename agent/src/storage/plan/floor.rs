@@ -90,7 +90,13 @@ pub enum Lack {
 pub(super) struct Floor<'a> {
     pub(super) state: &'a PoolState,
     pub(super) reserve: Reserve,
+    /// What the size may be below what the reserve wants. Nothing while a plan is made.
+    pub(super) rounding: Bytes,
 }
+
+/// What the kernel's figure of the size may differ from a plan's, when several changes round it one after the other. A plan
+/// that was made to the byte still fits then.
+pub(super) const ROUNDING: Bytes = Bytes(8);
 
 pub(super) fn sum(shares: &[Bytes]) -> u128 {
     shares.iter().map(|share| u128::from(share.0)).sum()
@@ -120,7 +126,8 @@ impl Floor<'_> {
             return Err(Lack::Devices);
         }
         let size = state.size.minus(self.size_lost(before, after));
-        if !self.reserve.is_kept(size.0.into(), state.used.0.into()) {
+        let rounded = u128::from(size.0) + u128::from(self.rounding.0);
+        if size < state.used || !self.reserve.is_kept(rounded, state.used.0.into()) {
             return Err(Lack::Reserve);
         }
         // The kernel's size counts room that a mirror on uneven devices never fills.

@@ -26,7 +26,11 @@ const TRIED_AT_MOST: usize = 16;
 pub fn shrink(state: &PoolState, max: Bytes, reserve: Reserve) -> Result<StoragePlan, Refusal> {
     refuse_unsettled(state, None)?;
     let give = Give {
-        floor: Floor { state, reserve },
+        floor: Floor {
+            state,
+            reserve,
+            rounding: Bytes(0),
+        },
         now: state.members.iter().map(|member| member.share).collect(),
         max,
     };
@@ -50,8 +54,8 @@ pub fn shrink(state: &PoolState, max: Bytes, reserve: Reserve) -> Result<Storage
     })
 }
 
-/// The size that the largest shrink leaves; the size itself while none may be made. Since whole members go first, a
-/// smaller request may leave up to a piece of data less.
+/// The size that the largest shrink leaves; the size itself while none may be made. Whole members go first, and then the most
+/// of one: a smaller request, which begins with others, may come to a smaller size.
 pub fn smallest(state: &PoolState, reserve: Reserve) -> Bytes {
     shrink(state, Bytes(u64::MAX), reserve).map_or(state.size, |plan| plan.after)
 }
@@ -196,7 +200,7 @@ impl Give<'_> {
     }
 
     fn nothing(&self) -> Refusal {
-        let Floor { state, reserve } = self.floor;
+        let Floor { state, reserve, .. } = self.floor;
         let smallest = match self.max {
             Bytes(u64::MAX) => state.size,
             _ => smallest(state, reserve),
