@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hostler_common::rpc::hostler::fleet::v1 as fleet_rpc;
 use hostler_common::rpc::hostler::fleet::v1::fleet_service_client::FleetServiceClient;
+use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
 use hostler_common::rpc::hostler::site::v1::site_service_client::SiteServiceClient;
 use hostler_common::rpc::operations::v1 as rpc;
 use hostler_common::rpc::operations::v1::operations_service_client::OperationsServiceClient;
@@ -225,6 +226,15 @@ impl Fleet {
             .list_hypervisors(rpc::ListHypervisorsRequest {})
             .await;
         response.expect("the list").into_inner().hypervisors
+    }
+
+    /// What a person should look at, as `hostler status` has it.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub async fn warnings(&self) -> Vec<String> {
+        let status = self.site("viewer").get_status(GetStatusRequest {}).await;
+        status.expect("the status").into_inner().warnings
     }
 
     /// The listed state of a hypervisor; None when it is not listed.

@@ -229,19 +229,8 @@ fn kept_root(ca_dir: &Path) -> String {
 
 /// What status says of agents that were cut off with their CA.
 async fn cut_off(fleet: &Fleet) -> Option<String> {
-    let told = warnings(fleet).await;
+    let told = fleet.warnings().await;
     told.into_iter().find(|line| line.contains("trusted no more"))
-}
-
-async fn warnings(fleet: &Fleet) -> Vec<String> {
-    let request = site::GetStatusRequest {};
-    fleet
-        .site("viewer")
-        .get_status(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .warnings
 }
 
 #[tokio::test]
@@ -291,7 +280,8 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     let watching = operator.watch_hypervisors(WatchHypervisorsRequest::default());
     let mut watch = watching.await.unwrap().into_inner();
     assert!(
-        !warnings(&fleet)
+        !fleet
+            .warnings()
             .await
             .iter()
             .any(|line| line.contains("signs no more"))
@@ -300,7 +290,7 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     late.stop_keeping();
     switch(&fleet, &ca_dir);
     let said = wait::until("who would be cut off is told", || async {
-        let said = warnings(&fleet).await;
+        let said = fleet.warnings().await;
         said.into_iter().find(|line| line.contains("signs no more"))
     })
     .await;
@@ -352,7 +342,8 @@ async fn who_hangs_on_a_root_that_is_dropped_is_told_of_before_and_cut_off_at_on
     late.enrol(&token, &fleet.enrol_at()).await.unwrap();
     fleet.until_state("late-hv", AVAILABLE).await;
     assert!(
-        !warnings(&fleet)
+        !fleet
+            .warnings()
             .await
             .iter()
             .any(|line| line.contains("signs no more"))
@@ -405,14 +396,14 @@ async fn files_that_are_no_good_change_nothing_and_are_a_warning_of_status_until
     };
     let told = async |says: &str| {
         wait::until(says, || async {
-            let said = warnings(&fleet).await;
+            let said = fleet.warnings().await;
             said.into_iter().find(|line| line.contains(says))
         })
         .await
     };
     let all_is_well = async || {
         wait::until("status has nothing to say", || async {
-            warnings(&fleet).await.is_empty().then_some(())
+            fleet.warnings().await.is_empty().then_some(())
         })
         .await;
     };

@@ -2,17 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
-use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
 use hostler_common::rpc::operations::v1::{HypervisorState, OperationState};
 use hostler_tests::agent::Setup;
 use hostler_tests::disk::SmallDisk;
 use hostler_tests::fleet::Fleet;
-
-/// What a person should look at, as `hostler status` has it.
-async fn warnings(fleet: &Fleet) -> Vec<String> {
-    let status = fleet.site("viewer").get_status(GetStatusRequest {}).await;
-    status.unwrap().into_inner().warnings
-}
 
 #[tokio::test]
 async fn a_full_disk_refuses_in_words_loses_nothing_and_heals() {
@@ -44,11 +37,11 @@ async fn a_full_disk_refuses_in_words_loses_nothing_and_heals() {
         "{refused:?}"
     );
     assert_eq!(fleet.list().await.len(), 1, "it still lists");
-    let told = warnings(&fleet).await;
+    let told = fleet.warnings().await;
     assert!(told[0].starts_with("nothing can be stored: "), "{told:?}");
     drop(file);
     std::fs::remove_file(&filler).unwrap();
-    let told = warnings(&fleet).await;
+    let told = fleet.warnings().await;
     assert!(!told.iter().any(|told| told.contains("stored")), "{told:?}");
     drop(agent);
     let _agent = Setup::of("h1", &["hv1"]).start(&fleet).await;

@@ -44,12 +44,6 @@ async fn newest(fleet: &Fleet) -> Operation {
     fleet.history().await.remove(0)
 }
 
-async fn warnings(fleet: &Fleet) -> Vec<String> {
-    let request = site::GetStatusRequest {};
-    let status = fleet.site("viewer").get_status(request).await.unwrap();
-    status.into_inner().warnings
-}
-
 async fn until_waits_again(fleet: &Fleet) -> Operation {
     wait::until("its lease has run out", || async {
         let operation = newest(fleet).await;
@@ -69,7 +63,7 @@ async fn a_host_that_enrols_again_goes_on_with_what_it_had_begun() {
             .contains("the agent of h1 has not renewed its lease of 2 s"),
         "{waiting:?}"
     );
-    let said = warnings(&fleet).await;
+    let said = fleet.warnings().await;
     assert!(
         said[0]
             .starts_with("revoked and not back: h1; 1 of their operations has not ended. Enrol a host again"),
@@ -95,7 +89,7 @@ async fn a_host_that_enrols_again_goes_on_with_what_it_had_begun() {
     fleet
         .until_state("hv1", HypervisorState::AvailableToDestroy)
         .await;
-    assert_eq!(warnings(&fleet).await, Vec::<String>::new());
+    assert_eq!(fleet.warnings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -117,7 +111,7 @@ async fn a_host_that_does_not_come_back_holds_nothing_for_ever() {
     ] {
         assert!(said.contains(words), "{said}");
     }
-    let said = warnings(&fleet).await;
+    let said = fleet.warnings().await;
     assert!(
         said[0].starts_with("hv1 needs attention") && said[1].starts_with("revoked and not back: h1. Enrol"),
         "{said:?}"
@@ -127,7 +121,7 @@ async fn a_host_that_does_not_come_back_holds_nothing_for_ever() {
         reason: "stolen".to_owned(),
     };
     fleet.site("admin").lose_agent(lose).await.unwrap();
-    let said = warnings(&fleet).await;
+    let said = fleet.warnings().await;
     assert!(
         said.iter().all(|line| !line.contains("needs attention")),
         "{said:?}"

@@ -29,6 +29,11 @@ async fn two_agents_that_claim_one_host_do_not_throw_each_other_out() {
         reason.contains("host h1 is served by another agent") && reason.contains("127.0.0.1"),
         "{reason}"
     );
+    let told = fleet.warnings().await;
+    assert!(
+        told[0].starts_with("two agents call themselves host h1: "),
+        "{told:?}"
+    );
     assert_eq!(
         fleet.create("hv1").await.unwrap().last().unwrap().0,
         OperationState::Completed

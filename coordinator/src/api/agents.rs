@@ -30,6 +30,7 @@ pub(super) async fn status(
     own.warnings.splice(0..0, site.store.trouble().await);
     own.warnings.extend(site.identities.left_behind());
     own.warnings.extend(site.audit.trouble());
+    own.warnings.extend(site.sessions.rivals());
     let is_barred = |host: &HostName| site.identities.barred(host).is_some();
     let answer = crate::site::status::status(&site.registry, site.started_at, own, is_barred);
     Ok(Response::new(answer))

@@ -4,5 +4,6 @@ mod answers;
 pub mod asks;
 mod conversation;
 pub mod registry;
+mod rivals;
 pub mod service;
 pub mod version;

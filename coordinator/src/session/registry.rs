@@ -11,6 +11,7 @@ use hostler_common::rpc::hostler::agent::v1::{Heartbeat, SessionResponse, sessio
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::rivals::Rivals;
 use crate::identity::connections::LifeEnd;
 
 /// How long the session before may take to answer the probe of a newcomer.
@@ -26,6 +27,7 @@ pub struct Sessions {
 struct Inner {
     newest: Epoch,
     live: BTreeMap<HostName, SessionHandle>,
+    rivals: Rivals,
 }
 
 /// Commands one session.
@@ -89,6 +91,7 @@ impl Sessions {
                 && probed != Some(before.epoch)
             {
                 if answers(before).await {
+                    self.lock().rivals.refused(host, &newcomer.from, &before.from);
                     return Err(format!(
                         "host {host} is served by another agent that is alive (from {}); each host runs one agent under \
                          its own name: stop one of them, or issue a certificate for another host name",
@@ -127,6 +130,11 @@ impl Sessions {
         if inner.live.get(host).is_some_and(|live| live.epoch == epoch) {
             inner.live.remove(host);
         }
+    }
+
+    /// A sentence about each agent that was refused lately since another one serves its host.
+    pub fn rivals(&self) -> Vec<String> {
+        self.lock().rivals.told()
     }
 
     /// Every live session.
