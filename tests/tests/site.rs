@@ -289,7 +289,10 @@ async fn nobody_is_declared_lost_without_a_name_and_a_reason() {
     let _agent = Setup::of("host-17", &["hv1"]).start(&fleet).await;
     fleet.until_state("hv1", HypervisorState::AvailableToCreate).await;
     let mistyped = lose(&fleet, "host-71").await.unwrap_err();
-    assert!(mistyped.message().ends_with("; names like it: host-17"), "{mistyped}");
+    assert!(
+        mistyped.message().ends_with("; names like it: host-17"),
+        "{mistyped}"
+    );
     for (host, reason) in [("h1", " "), ("../h1", "scrapped")] {
         let request = site::LoseAgentRequest {
             host: host.to_owned(),
