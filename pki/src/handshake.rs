@@ -7,11 +7,13 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use hostler_common::error::Chain;
-use rustls::PeerIncompatible;
+use rustls::server::Acceptor;
+use rustls::{PeerIncompatible, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::identity::Identity;
@@ -92,16 +94,25 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Shakes hands as `acceptor.accept(io)` does, and knows more when it fails.
+/// Shakes hands as [`tokio_rustls::TlsAcceptor`] does, calls `greeted` when the peer has said hello, and knows more when it fails.
 ///
 /// # Errors
 /// Why it failed.
-pub async fn accept<IO>(acceptor: &TlsAcceptor, io: IO) -> Result<TlsStream<IO>, HandshakeError>
+pub async fn accept<IO>(
+    config: Arc<ServerConfig>,
+    io: IO,
+    greeted: impl FnOnce(),
+) -> Result<TlsStream<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let shaking = async {
-        acceptor.accept(io).await.map_err(|error| HandshakeError {
+        let shaken = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+            greeted();
+            hello.into_stream(config).await
+        };
+        shaken.await.map_err(|error| HandshakeError {
             error,
             seen: SEEN.try_with(RefCell::take).unwrap_or_default(),
         })

@@ -20,7 +20,6 @@ use support::{ADMIN, AGENT, COORDINATOR, DEADLINE, Fleet, words};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 
 /// A list of one, as a coordinator keeps many.
 #[derive(Clone, Default)]
@@ -56,12 +55,11 @@ async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let (tell, seen) = mpsc::channel(8);
-    let acceptor = TlsAcceptor::from(config);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let (tell, acceptor, trusted) = (tell.clone(), acceptor.clone(), trusted.clone());
+            let (tell, config, trusted) = (tell.clone(), config.clone(), trusted.clone());
             tokio::spawn(async move {
-                match accept(&acceptor, tcp).await {
+                match accept(config, tcp, || {}).await {
                     Err(error) => tell.send(Err(error)).await.unwrap(),
                     Ok(mut stream) => {
                         tell.send(Ok(peer_certificate(stream.get_ref().1, &trusted).unwrap()))

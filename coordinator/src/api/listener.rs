@@ -4,7 +4,7 @@
 //! is dropped.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,8 +18,7 @@ use hostler_pki::{HandshakeError, Identity, PeerError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,13 +28,23 @@ use tonic::{Code, Status};
 use super::watchman::Watchman;
 use crate::audit::{Audit, Entry, Event};
 use crate::identity::connections::{Connections, Life};
+use crate::identity::guessing::neighbourhood;
 use crate::identity::known::{CertificateRecord, Known};
 use crate::identity::own::Own;
+use crate::identity::places::{Place, Places, Room};
 use crate::identity::revocation::RevocationList;
 
-/// Handshakes at once, at some 20 KiB each. Two cores do thousands a second, so that this many are only there
-/// when somebody opens connections and stays silent.
-const HANDSHAKES_AT_MOST: usize = 1024;
+/// Handshakes at once, at some 20 KiB each. Two cores do thousands a second, so that this many are only there when a whole fleet
+/// comes back, which may be behind one address, or when somebody opens connections and stays silent.
+const HANDSHAKES: Room = Room {
+    at_most: 1024,
+    per_address: 1024,
+    silent_for: Duration::from_secs(1),
+};
+
+/// Connections that wait for one of these places, at some 2 KiB each. Without them, whoever waits would keep those of other
+/// addresses out, for whom somebody gives way.
+const WAITING_AT_MOST: usize = 1024;
 
 /// How long a handshake may take: two round trips and 4 KiB, even at 64 kbit/s and with losses.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
@@ -103,6 +112,10 @@ enum Rejected {
     Socket(#[source] io::Error),
     #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
     Late,
+    #[error("too many connections that have not shown a certificate, most of them from there")]
+    Crowded,
+    #[error("it made way for others before its TLS handshake")]
+    MadeWay,
     #[error("the TLS handshake failed")]
     Handshake(#[source] HandshakeError),
     #[error("the certificate does not count")]
@@ -134,16 +147,7 @@ pub fn spawn(
 ) -> (mpsc::Receiver<io::Result<Connection>>, Accepting) {
     let (ready, connections) = mpsc::channel(READY_BOUND);
     let (questions, asked) = mpsc::channel(QUESTIONS_BOUND);
-    let places = Arc::new(Semaphore::new(HANDSHAKES_AT_MOST));
-    let accepting = accept(
-        listener,
-        asked,
-        port,
-        places,
-        ready,
-        tasks.clone(),
-        shutdown.clone(),
-    );
+    let accepting = accept(listener, asked, port, ready, tasks.clone(), shutdown.clone());
     tasks.spawn(shutdown.run_until_cancelled_owned(accepting));
     (connections, Accepting(questions))
 }
@@ -152,16 +156,14 @@ async fn accept(
     listener: TcpListener,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
     port: Port,
-    places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) {
+    let places = Places::new(HANDSHAKES);
+    let waiting = Arc::new(Semaphore::new(WAITING_AT_MOST));
     let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         // Cancel-safe: a listener keeps who waits, a channel its questions.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -181,24 +183,63 @@ async fn accept(
             }
         };
         waits.reset();
-        let (port, ready) = (port.clone(), ready.clone());
+        let of = neighbourhood(address.ip());
+        let place = match (places.take(of), waiting.clone().try_acquire_owned()) {
+            (Some(place), _) => Turn::Now(place),
+            (None, Ok(permit)) => Turn::Waits(permit),
+            (None, Err(_)) => {
+                refused(address, &Rejected::Crowded);
+                continue;
+            }
+        };
+        let (port, ready, places) = (port.clone(), ready.clone(), places.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
-            match shake_hands(&port, tcp, address).await {
+            match enter(&port, tcp, address, place.come(&places, of)).await {
                 Ok((connection, certificate)) => {
                     drop(ready.send(Ok(connection)).await);
                     // Nobody waits for the disk to be connected.
-                    drop(place);
                     port.known.met(certificate).await;
                 }
                 Err(rejected) => {
                     note(&port.audit, address, &rejected);
-                    if let Some(held_back) = REFUSALS.pass() {
-                        tracing::warn!(peer = %address, error = %Chain(&rejected), held_back, "connection refused");
-                    }
-                    drop(place);
+                    refused(address, &rejected);
                 }
             }
         }));
+    }
+}
+
+/// Whether there is a place, or has to be waited for.
+enum Turn {
+    Now(Place),
+    Waits(OwnedSemaphorePermit),
+}
+
+impl Turn {
+    async fn come(self, places: &Places, of: IpAddr) -> Place {
+        match self {
+            Self::Now(place) => place,
+            Self::Waits(_permit) => places.wait(of).await,
+        }
+    }
+}
+
+/// Shakes hands in the place that comes.
+async fn enter(
+    port: &Port,
+    tcp: TcpStream,
+    address: SocketAddr,
+    coming: impl Future<Output = Place>,
+) -> Result<(Connection, CertificateRecord), Rejected> {
+    let place = tokio::time::timeout(HANDSHAKE_PATIENCE, coming)
+        .await
+        .map_err(|_| Rejected::Crowded)?;
+    shake_hands(port, tcp, address, &place).await
+}
+
+fn refused(peer: SocketAddr, rejected: &Rejected) {
+    if let Some(held_back) = REFUSALS.pass() {
+        tracing::warn!(%peer, error = %Chain(rejected), held_back, "connection refused");
     }
 }
 
@@ -210,7 +251,11 @@ impl Rejected {
             Self::Certificate(PeerError::NotTrusted { identity }) | Self::Revoked { identity, .. } => {
                 Some(identity)
             }
-            Self::Socket(_) | Self::Late | Self::Certificate(PeerError::Identity(_)) => None,
+            Self::Socket(_)
+            | Self::Late
+            | Self::Crowded
+            | Self::MadeWay
+            | Self::Certificate(PeerError::Identity(_)) => None,
         }
     }
 
@@ -219,7 +264,7 @@ impl Rejected {
         match self {
             Self::Handshake(error) => error.is_refusal(),
             Self::Certificate(_) | Self::Revoked { .. } => true,
-            Self::Socket(_) | Self::Late => false,
+            Self::Socket(_) | Self::Late | Self::Crowded | Self::MadeWay => false,
         }
     }
 }
@@ -238,15 +283,19 @@ async fn shake_hands(
     port: &Port,
     tcp: TcpStream,
     address: SocketAddr,
+    place: &Place,
 ) -> Result<(Connection, CertificateRecord), Rejected> {
     // Small messages are answered at once.
     tcp.set_nodelay(true).map_err(Rejected::Socket)?;
     let own = port.own.now();
-    let acceptor = TlsAcceptor::from(own.tls());
-    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hostler_pki::accept(&acceptor, tcp))
-        .await
-        .map_err(|_| Rejected::Late)?
-        .map_err(Rejected::Handshake)?;
+    let shaking = hostler_pki::accept(own.tls(), tcp, || place.shakes());
+    // Cancel-safe: what is not chosen is a connection that ends.
+    let stream = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, shaking) => shaken
+            .map_err(|_| Rejected::Late)?
+            .map_err(Rejected::Handshake)?,
+        () = place.gives_way() => return Err(Rejected::MadeWay),
+    };
     let certificate =
         hostler_pki::peer_certificate(stream.get_ref().1, own.trusted()).map_err(Rejected::Certificate)?;
     let life = port.connections.enter(&certificate, address);

@@ -32,7 +32,7 @@ use tonic::transport::server::Connected;
 use super::enrolment::{Caller, Enrolment};
 use super::guessing::neighbourhood;
 use super::own::Own;
-use super::places::{Place, Places};
+use super::places::{Place, Places, Room};
 use crate::audit::{Audit, Entry, Event};
 
 /// How long a handshake may take, also at 64 kbit/s.
@@ -55,6 +55,14 @@ const STREAMS_AT_MOST: u32 = 4;
 
 /// Connections that wait for the server to take them; it takes them at once.
 const READY_BOUND: usize = 16;
+
+/// Connections at once, at some 60 KiB each; of one address, a rollout behind one router, ten hosts at a time, with room. Whoever
+/// means it says hello with its first packet.
+const ROOM: Room = Room {
+    at_most: 256,
+    per_address: 32,
+    silent_for: Duration::ZERO,
+};
 
 /// Refused connections that are logged; anybody can cause them.
 static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
@@ -104,7 +112,7 @@ async fn accept(
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) {
-    let places = Places::default();
+    let places = Places::new(ROOM);
     let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
         let (tcp, address) = match listener.accept().await {

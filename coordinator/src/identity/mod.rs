@@ -12,7 +12,7 @@ pub mod guessing;
 pub mod keeper;
 pub mod known;
 pub mod own;
-mod places;
+pub(crate) mod places;
 pub mod recovery;
 mod refusal;
 pub mod renewal;

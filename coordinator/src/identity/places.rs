@@ -1,6 +1,6 @@
-//! The places at the port for enrolment: who holds one, how far it is, and who gives way when it is crowded.
+//! The places at a port: who holds one, how far it is, and who gives way when it is crowded.
 //!
-//! It knows no TLS and no tokens. The invariants: there are never more places than [`AT_MOST`], and [`PER_ADDRESS`] of one
+//! It knows no TLS and no tokens. The invariants: there are never more places than its [`Room`] has, and no more of one
 //! address; a call that is served gives way to nobody; and while one address holds more than another, it is the one that gives way.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,17 +8,26 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Connections at once, at some 60 KiB each.
-const AT_MOST: usize = 256;
-
-/// Connections at once of one address: a rollout behind one router, ten hosts at a time, with room.
-const PER_ADDRESS: usize = 32;
+/// How many places a port has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// In all.
+    pub(crate) at_most: usize,
+    /// Of one address.
+    pub(crate) per_address: usize,
+    /// How long somebody who has not said hello is not in the way of others of its address.
+    pub(crate) silent_for: Duration,
+}
 
 /// A handshake takes that long at most on a line that is good, and an answer after it. Who takes longer gives way.
 const SHAKES_FOR: Duration = Duration::from_secs(1);
 const IDLES_FOR: Duration = Duration::from_secs(2);
+
+/// How soon who waits looks again whether somebody has begun to linger.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How far a connection is. Who is less far gives way first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,10 +52,10 @@ struct Held {
 
 impl Held {
     /// Whether it is in the way of others, its address apart.
-    fn lingers(&self, now: Instant) -> bool {
+    fn lingers(&self, room: Room, now: Instant) -> bool {
         let lasted = now.saturating_duration_since(self.since);
         match self.stage {
-            Stage::Silent => true,
+            Stage::Silent => lasted >= room.silent_for,
             Stage::Shaking => lasted > SHAKES_FOR,
             Stage::Idle => lasted > IDLES_FOR,
             Stage::Calling => false,
@@ -55,8 +64,9 @@ impl Held {
 }
 
 /// Those that are held, by the order in which they were taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
+    room: Room,
     next: u64,
     held: BTreeMap<u64, Held>,
 }
@@ -64,15 +74,19 @@ struct Table {
 impl Table {
     /// Whether there is room for one more of `of`, which another may have made.
     fn makes_room(&mut self, of: IpAddr, now: Instant) -> bool {
+        let room = self.room;
+        if self.held.len() < room.at_most.min(room.per_address) {
+            return true;
+        }
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for held in self.held.values() {
             *counts.entry(held.of).or_default() += 1;
         }
         let own = counts.get(&of).copied().unwrap_or_default();
-        if own >= PER_ADDRESS {
-            return self.ends(|held| held.of == of && held.lingers(now));
+        if own >= room.per_address {
+            return self.ends(|held| held.of == of && held.lingers(room, now));
         }
-        if self.held.len() < AT_MOST {
+        if self.held.len() < room.at_most {
             return true;
         }
         let most = counts.values().copied().max().unwrap_or_default();
@@ -80,7 +94,7 @@ impl Table {
         let has_too_many = most > own + 1;
         self.ends(|held| {
             counts.get(&held.of) == Some(&most)
-                && (held.lingers(now) || has_too_many && held.stage < Stage::Calling)
+                && (held.lingers(room, now) || has_too_many && held.stage < Stage::Calling)
         })
     }
 
@@ -99,16 +113,46 @@ impl Table {
 }
 
 /// The places. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Places(Arc<Mutex<Table>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    table: Arc<Mutex<Table>>,
+    freed: Arc<Notify>,
+}
 
 impl Places {
+    /// All of `room`, with nobody there.
+    pub(crate) fn new(room: Room) -> Self {
+        let table = Table {
+            room,
+            next: 0,
+            held: BTreeMap::new(),
+        };
+        Self {
+            table: Arc::new(Mutex::new(table)),
+            freed: Arc::default(),
+        }
+    }
+
+    /// Waits for a place for one of `of`. Who came first is first, where nobody gives way.
+    pub(crate) async fn wait(&self, of: IpAddr) -> Place {
+        loop {
+            if let Some(place) = self.take(of) {
+                return place;
+            }
+            // Cancel-safe: who is woken and goes wakes nobody else, and the clock wakes everybody.
+            tokio::select! {
+                () = self.freed.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for one of `of`. None when nobody gives way.
-    pub(super) fn take(&self, of: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, of: IpAddr) -> Option<Place> {
         self.take_at(of, Instant::now())
     }
 
@@ -139,29 +183,29 @@ impl Places {
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     seat: Seat,
     out: CancellationToken,
 }
 
 impl Place {
     /// It has said hello.
-    pub(super) fn shakes(&self) {
+    pub(crate) fn shakes(&self) {
         self.seat.is(Stage::Shaking);
     }
 
     /// Its handshake is done.
-    pub(super) fn idles(&self) {
+    pub(crate) fn idles(&self) {
         self.seat.is(Stage::Idle);
     }
 
     /// For whoever serves its calls.
-    pub(super) fn seat(&self) -> Seat {
+    pub(crate) fn seat(&self) -> Seat {
         self.seat.clone()
     }
 
     /// Done when it has to give way.
-    pub(super) fn gives_way(&self) -> WaitForCancellationFutureOwned {
+    pub(crate) fn gives_way(&self) -> WaitForCancellationFutureOwned {
         self.out.clone().cancelled_owned()
     }
 }
@@ -169,12 +213,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.seat.places.lock().held.remove(&self.seat.number);
+        self.seat.places.freed.notify_one();
     }
 }
 
 /// Names a place that somebody else holds.
 #[derive(Debug, Clone)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     places: Places,
     number: u64,
 }
@@ -187,7 +232,7 @@ impl Seat {
     }
 
     /// A call is served until this is dropped.
-    pub(super) fn calls(&self) -> Call<'_> {
+    pub(crate) fn calls(&self) -> Call<'_> {
         self.is(Stage::Calling);
         Call(self)
     }
@@ -195,7 +240,7 @@ impl Seat {
 
 /// A call that is served.
 #[derive(Debug)]
-pub(super) struct Call<'a>(&'a Seat);
+pub(crate) struct Call<'a>(&'a Seat);
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
@@ -207,6 +252,12 @@ impl Drop for Call<'_> {
 mod tests {
     use super::*;
 
+    const ROOM: Room = Room {
+        at_most: 256,
+        per_address: 32,
+        silent_for: Duration::ZERO,
+    };
+
     fn of(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
@@ -217,22 +268,24 @@ mod tests {
 
     #[test]
     fn the_oldest_silent_one_of_an_address_gives_way_to_its_next_and_no_other_address_does() {
-        let places = Places::default();
+        let places = Places::new(ROOM);
         let other = places.take(of(2)).unwrap();
-        let mine: Vec<_> = (0..PER_ADDRESS + 3)
+        let mine: Vec<_> = (0..ROOM.per_address + 3)
             .map(|_| places.take(of(1)).unwrap())
             .collect();
         let out: Vec<_> = mine.iter().map(is_out).collect();
         assert_eq!(out.iter().filter(|out| **out).count(), 3);
         assert!(out[..3].iter().all(|out| *out), "the oldest");
         assert!(!is_out(&other));
-        assert_eq!(places.lock().held.len(), PER_ADDRESS + 1);
+        assert_eq!(places.lock().held.len(), ROOM.per_address + 1);
     }
 
     #[test]
     fn who_is_at_work_stays_for_a_while_and_who_is_served_for_good() {
-        let places = Places::default();
-        let mine: Vec<_> = (0..PER_ADDRESS).map(|_| places.take(of(1)).unwrap()).collect();
+        let places = Places::new(ROOM);
+        let mine: Vec<_> = (0..ROOM.per_address)
+            .map(|_| places.take(of(1)).unwrap())
+            .collect();
         mine.iter().for_each(Place::shakes);
         assert!(
             places.take(of(1)).is_none(),
@@ -255,22 +308,39 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_in_whatever_others_hold_and_is_not_the_next_to_go() {
-        let places = Places::default();
+        let places = Places::new(ROOM);
         let crowd: Vec<_> = (0..1000_u16)
             .filter_map(|at| places.take(of(1 + u8::try_from(at % 50).unwrap())))
             .inspect(Place::shakes)
             .collect();
-        assert_eq!(places.lock().held.len(), AT_MOST);
+        assert_eq!(places.lock().held.len(), ROOM.at_most);
         let newcomer = places.take(of(200)).unwrap();
         let again: Vec<_> = (0..1000_u16)
             .filter_map(|at| places.take(of(1 + u8::try_from(at % 50).unwrap())))
             .collect();
         assert!(!is_out(&newcomer));
-        assert!(places.lock().held.len() <= AT_MOST);
+        assert!(places.lock().held.len() <= ROOM.at_most);
         drop((crowd, again, newcomer));
         assert!(
             places.lock().held.is_empty(),
             "nothing is remembered of who has gone"
         );
+    }
+
+    #[test]
+    fn who_has_just_come_is_given_time_for_its_hello_among_its_own() {
+        let room = Room {
+            at_most: 4,
+            per_address: 4,
+            silent_for: Duration::from_secs(1),
+        };
+        let places = Places::new(room);
+        let now = Instant::now();
+        let storm: Vec<_> = (0..4).map(|_| places.take_at(of(1), now).unwrap()).collect();
+        assert!(places.take_at(of(1), now).is_none(), "the next of a storm waits");
+        let _other = places.take_at(of(2), now).unwrap();
+        assert!(is_out(&storm[0]), "a crowd gives way to another address at once");
+        let _next = places.take_at(of(1), now + room.silent_for).unwrap();
+        assert!(is_out(&storm[1]));
     }
 }

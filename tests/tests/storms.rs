@@ -1,4 +1,4 @@
-//! The port for enrolment, pressed on by thousands of connections: a host with a token gets in all the same.
+//! The ports, pressed on by thousands of connections: a host with a token, or with a certificate, gets in all the same.
 
 #![allow(clippy::unwrap_used)] // Helper functions of tests are not taken for tests by clippy.
 
@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use hostler_common::rpc::hostler::enrol::v1::EnrolRequest;
 use hostler_common::rpc::hostler::enrol::v1::enrol_service_client::EnrolServiceClient;
+use hostler_common::rpc::hostler::site::v1::GetStatusRequest;
+use hostler_common::rpc::operations::v1::HypervisorState;
 use hostler_pki::{ChannelOptions, EnrolToken, KeyRequest, connect_to_enrol, enrol_client_config};
+use hostler_tests::agent::Setup;
 use hostler_tests::fleet::Fleet;
 use hostler_tests::newcomer::make_token;
 use hostler_tests::wait;
@@ -43,12 +46,14 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// `count` connections, spread over the `addresses` first of 127.0.7.0/24.
+    /// `count` connections to the port for enrolment, spread over the `addresses` first of 127.0.7.0/24.
     fn presses(fleet: &Fleet, token: &EnrolToken, how: Press, count: usize, addresses: usize) -> Self {
-        let (at, config) = (
-            fleet.enrol_address.unwrap(),
-            enrol_client_config(token.ca()).unwrap(),
-        );
+        Self::presses_at(fleet.enrol_address.unwrap(), token, how, count, addresses)
+    }
+
+    /// The same at any port.
+    fn presses_at(at: SocketAddr, token: &EnrolToken, how: Press, count: usize, addresses: usize) -> Self {
+        let config = enrol_client_config(token.ca()).unwrap();
         let ended = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for number in 0..count {
@@ -174,6 +179,24 @@ async fn nor_do_two_thousand_of_fifty_addresses() {
         for host in ["h1", "h2", "h3"] {
             gets_in(&fleet, host).await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn more_than_there_are_places_at_the_port_of_sessions_keep_no_agent_and_no_client_out() {
+    let fleet = Fleet::start().await;
+    let token = any_token(&fleet).await;
+    for (how, addresses) in [(Press::Silent, 1), (Press::HalfShaken, 50)] {
+        let _crowd = Crowd::presses_at(fleet.address, &token, how, 1500, addresses);
+        let host = format!("{how:?}").to_lowercase();
+        let hypervisor = format!("hv-{host}");
+        let _agent = Setup::of(&host, &[&hypervisor]).start(&fleet).await;
+        fleet
+            .until_state(&hypervisor, HypervisorState::AvailableToCreate)
+            .await;
+        // A connection of its own, which the crowd could keep waiting.
+        let status = fleet.site("viewer").get_status(GetStatusRequest {}).await;
+        assert!(status.unwrap().into_inner().agents >= 1);
     }
 }
 
