@@ -10,23 +10,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hostler_common::error::Chain;
 use hostler_common::retry::Waits;
-use hostler_common::throttle::Throttle;
-use hostler_common::units::UnixMillis;
-use hostler_pki::{HandshakeError, Identity, PeerError};
-use thiserror::Error;
+use hostler_pki::{Identity, PeerError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::transport::server::Connected;
-use tonic::{Code, Status};
 
+use super::rejected::{Rejected, note, refused};
 use super::watchman::Watchman;
-use crate::audit::{Audit, Entry, Event};
+use crate::audit::Audit;
 use crate::identity::connections::{Connections, Life};
 use crate::identity::guessing::neighbourhood;
 use crate::identity::known::{CertificateRecord, Known};
@@ -47,10 +44,7 @@ const HANDSHAKES: Room = Room {
 const WAITING_AT_MOST: usize = 1024;
 
 /// How long a handshake may take: two round trips and 4 KiB, even at 64 kbit/s and with losses.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Refused connections that are logged; anybody can cause them.
-static REFUSALS: Throttle = Throttle::new(20, Duration::from_secs(10));
+pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections that wait for the server to take them; it takes them at once.
 const READY_BOUND: usize = 64;
@@ -103,25 +97,6 @@ pub struct Port {
     pub known: Known,
     /// Notes who is refused.
     pub audit: Audit,
-}
-
-/// Why a connection did not come to be.
-#[derive(Debug, Error)]
-enum Rejected {
-    #[error("the connection broke at once")]
-    Socket(#[source] io::Error),
-    #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
-    Late,
-    #[error("too many connections that have not shown a certificate, most of them from there")]
-    Crowded,
-    #[error("it made way for others before its TLS handshake")]
-    MadeWay,
-    #[error("the TLS handshake failed")]
-    Handshake(#[source] HandshakeError),
-    #[error("the certificate does not count")]
-    Certificate(#[source] PeerError),
-    #[error("the certificate of {identity} was revoked at {at}")]
-    Revoked { identity: Box<Identity>, at: UnixMillis },
 }
 
 /// Asks the loop that accepts connections whether it turns.
@@ -235,48 +210,6 @@ async fn enter(
         .await
         .map_err(|_| Rejected::Crowded)?;
     shake_hands(port, tcp, address, &place).await
-}
-
-fn refused(peer: SocketAddr, rejected: &Rejected) {
-    if let Some(held_back) = REFUSALS.pass() {
-        tracing::warn!(%peer, error = %Chain(rejected), held_back, "connection refused");
-    }
-}
-
-impl Rejected {
-    /// Whom a certificate of ours names that was refused.
-    fn identity(&self) -> Option<&Identity> {
-        match self {
-            Self::Handshake(error) => error.identity(),
-            Self::Certificate(PeerError::NotTrusted { identity }) | Self::Revoked { identity, .. } => {
-                Some(identity)
-            }
-            Self::Socket(_)
-            | Self::Late
-            | Self::Crowded
-            | Self::MadeWay
-            | Self::Certificate(PeerError::Identity(_)) => None,
-        }
-    }
-
-    /// Whether somebody was refused, rather than gone or silent: what looks whether the port is open says nothing.
-    fn is_refusal(&self) -> bool {
-        match self {
-            Self::Handshake(error) => error.is_refusal(),
-            Self::Certificate(_) | Self::Revoked { .. } => true,
-            Self::Socket(_) | Self::Late | Self::Crowded | Self::MadeWay => false,
-        }
-    }
-}
-
-fn note(audit: &Audit, address: SocketAddr, rejected: &Rejected) {
-    if !rejected.is_refusal() {
-        return;
-    }
-    let identity = rejected.identity().map(Identity::to_string).unwrap_or_default();
-    let why = Chain(rejected).to_string();
-    let entry = Entry::refused(Event::Handshake, identity, address, Code::Unauthenticated, &why);
-    audit.note(&entry);
 }
 
 async fn shake_hands(

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod operations;
 mod pool;
 pub mod progress;
+mod rejected;
 mod revocations;
 pub mod serve;
 pub mod site;
