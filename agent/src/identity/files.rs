@@ -121,6 +121,11 @@ impl Own {
         }
     }
 
+    /// Whether it was made or written before `at`.
+    pub fn came_before(&self, at: UnixMillis) -> bool {
+        self.written.unwrap_or(self.not_before) < at
+    }
+
     /// Whether its time is over.
     pub fn is_expired(&self, now: UnixMillis) -> bool {
         now > self.not_after

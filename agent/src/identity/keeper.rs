@@ -207,7 +207,7 @@ impl Keeper {
         let schedule = Schedule::of(own, now);
         match self.signing {
             Some((signing, heard)) if own.root.is_some_and(|root| root != signing) => {
-                schedule.of_old_root(own, heard)
+                schedule.of_old_root(own, heard.min(now))
             }
             _ => schedule,
         }

@@ -62,9 +62,13 @@ impl Schedule {
         }
     }
 
-    /// The same, when `own` is of a CA that signs no more, as this host has known since `heard`.
+    /// The same, when `own` is of a CA that signs no more, as this host has known since `heard`. A certificate that came since is
+    /// what is signed now, whatever its CA is called: asking again would bring the same.
     #[must_use]
     pub fn of_old_root(self, own: &Own, heard: UnixMillis) -> Self {
+        if !own.came_before(heard) {
+            return self;
+        }
         let within = self.life.mul_f64(CHANGE_SHARE).min(CHANGE_WITHIN);
         let renew_at = self.renew_at.min(heard.plus(within.mul_f64(draw(own))));
         Self { renew_at, ..self }
@@ -171,6 +175,14 @@ mod tests {
         );
         // What is due by itself is not put off.
         assert!(at(1, LIFE) <= 0);
+    }
+
+    #[test]
+    fn a_certificate_that_came_since_is_not_asked_for_again_and_again() {
+        let renewed = own("h1", 1_500, LIFE, Some(2_000));
+        let schedule = Schedule::of(&renewed, UnixMillis(3_000));
+        assert_eq!(schedule.of_old_root(&renewed, UnixMillis(1_000)), schedule);
+        assert_ne!(schedule.of_old_root(&renewed, UnixMillis(2_001)), schedule);
     }
 
     #[test]

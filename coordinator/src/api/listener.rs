@@ -37,11 +37,12 @@ const HANDSHAKES: Room = Room {
     at_most: 1024,
     per_address: 1024,
     silent_for: Duration::from_secs(1),
+    shakes_for: Duration::from_secs(4),
 };
 
 /// Connections that wait for one of these places, at some 2 KiB each. Without them, whoever waits would keep those of other
 /// addresses out, for whom somebody gives way.
-const WAITING_AT_MOST: usize = 1024;
+const WAITING_AT_MOST: usize = 4096;
 
 /// How long a handshake may take: two round trips and 4 KiB, even at 64 kbit/s and with losses.
 pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
@@ -170,8 +171,9 @@ async fn accept(
         let (port, ready, places) = (port.clone(), ready.clone(), places.clone());
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(async move {
             match enter(&port, tcp, address, place.come(&places, of)).await {
-                Ok((connection, certificate)) => {
+                Ok((connection, certificate, place)) => {
                     drop(ready.send(Ok(connection)).await);
+                    drop(place);
                     // Nobody waits for the disk to be connected.
                     port.known.met(certificate).await;
                 }
@@ -205,11 +207,12 @@ async fn enter(
     tcp: TcpStream,
     address: SocketAddr,
     coming: impl Future<Output = Place>,
-) -> Result<(Connection, CertificateRecord), Rejected> {
+) -> Result<(Connection, CertificateRecord, Place), Rejected> {
     let place = tokio::time::timeout(HANDSHAKE_PATIENCE, coming)
         .await
         .map_err(|_| Rejected::Crowded)?;
-    shake_hands(port, tcp, address, &place).await
+    let (connection, certificate) = shake_hands(port, tcp, address, &place).await?;
+    Ok((connection, certificate, place))
 }
 
 async fn shake_hands(

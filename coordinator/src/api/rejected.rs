@@ -24,7 +24,7 @@ pub(super) enum Rejected {
     Socket(#[source] io::Error),
     #[error("no complete TLS handshake within {} s", HANDSHAKE_PATIENCE.as_secs())]
     Late,
-    #[error("too many connections that have not shown a certificate, most of them from there")]
+    #[error("too many connections that have not shown a certificate")]
     Crowded,
     #[error("it made way for others before its TLS handshake")]
     MadeWay,

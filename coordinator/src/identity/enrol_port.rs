@@ -62,6 +62,7 @@ const ROOM: Room = Room {
     at_most: 256,
     per_address: 32,
     silent_for: Duration::ZERO,
+    shakes_for: Duration::from_secs(1),
 };
 
 /// Refused connections that are logged; anybody can cause them.

@@ -126,9 +126,11 @@ impl OwnState {
         self.signs.unwrap_or(self.root)
     }
 
-    /// The root that agents' certificates are renewed with, as agents are told it. Empty when none are.
+    /// The root that agents' certificates are renewed with, as agents are told it. Empty when none are, as while the root that
+    /// signs is not trusted here.
     pub fn signing_root_text(&self) -> String {
-        self.signs.map(|root| root.to_string()).unwrap_or_default()
+        let signs = self.signs.filter(|root| self.trusts(*root));
+        signs.map(|root| root.to_string()).unwrap_or_default()
     }
 
     /// What people call a root.
@@ -247,7 +249,7 @@ pub fn spawn(identities: Identities, sessions: Sessions, tasks: &mut JoinSet<()>
     tasks.spawn(async move {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let of = |state: &OwnState| (state.ca_pem().to_owned(), state.signs);
+        let of = |state: &OwnState| (state.ca_pem().to_owned(), state.signing_root_text());
         let mut told = of(&own.now());
         let mut untold: Vec<SessionHandle> = Vec::new();
         let mut warn_at = Instant::now();

@@ -3,6 +3,7 @@
 //! It knows no TLS and no tokens. The invariants: there are never more places than its [`Room`] has, and no more of one
 //! address; a call that is served gives way to nobody; and while one address holds more than another, it is the one that gives way.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +21,11 @@ pub(crate) struct Room {
     pub(crate) per_address: usize,
     /// How long somebody who has not said hello is not in the way of others of its address.
     pub(crate) silent_for: Duration,
+    /// How long a handshake takes at most where it goes on. Who takes longer gives way.
+    pub(crate) shakes_for: Duration,
 }
 
-/// A handshake takes that long at most on a line that is good, and an answer after it. Who takes longer gives way.
-const SHAKES_FOR: Duration = Duration::from_secs(1);
+/// How long an answer takes to be asked for after the handshake. Who takes longer gives way.
 const IDLES_FOR: Duration = Duration::from_secs(2);
 
 /// How soon who waits looks again whether somebody has begun to linger.
@@ -56,7 +58,7 @@ impl Held {
         let lasted = now.saturating_duration_since(self.since);
         match self.stage {
             Stage::Silent => lasted >= room.silent_for,
-            Stage::Shaking => lasted > SHAKES_FOR,
+            Stage::Shaking => lasted > room.shakes_for,
             Stage::Idle => lasted > IDLES_FOR,
             Stage::Calling => false,
         }
@@ -68,6 +70,7 @@ impl Held {
 struct Table {
     room: Room,
     next: u64,
+    counts: HashMap<IpAddr, usize>,
     held: BTreeMap<u64, Held>,
 }
 
@@ -78,34 +81,58 @@ impl Table {
         if self.held.len() < room.at_most.min(room.per_address) {
             return true;
         }
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for held in self.held.values() {
-            *counts.entry(held.of).or_default() += 1;
-        }
-        let own = counts.get(&of).copied().unwrap_or_default();
+        let own = self.count(of);
         if own >= room.per_address {
-            return self.ends(|held| held.of == of && held.lingers(room, now));
+            return self.ends(|held, _| held.of == of && held.lingers(room, now));
         }
         if self.held.len() < room.at_most {
             return true;
         }
-        let most = counts.values().copied().max().unwrap_or_default();
-        // Nobody can say that an address which holds so much more than the newcomer's is treated badly.
-        let has_too_many = most > own + 1;
-        self.ends(|held| {
-            counts.get(&held.of) == Some(&most)
-                && (held.lingers(room, now) || has_too_many && held.stage < Stage::Calling)
+        let most = self.counts.values().copied().max().unwrap_or_default();
+        self.ends(|held, count| {
+            // Nobody can say that an address which holds so much more than the newcomer's is treated badly.
+            let has_too_many = count > own + 1;
+            match held.lingers(room, now) {
+                true => count == most || has_too_many && held.stage == Stage::Silent,
+                false => count == most && has_too_many && held.stage < Stage::Calling,
+            }
         })
     }
 
+    fn count(&self, of: IpAddr) -> usize {
+        self.counts.get(&of).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, held: Held) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        *self.counts.entry(held.of).or_default() += 1;
+        self.held.insert(number, held);
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Held> {
+        let held = self.held.remove(&number)?;
+        if let Entry::Occupied(mut count) = self.counts.entry(held.of) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(held)
+    }
+
     /// Ends the one that is least far, the oldest of them.
-    fn ends(&mut self, may: impl Fn(&Held) -> bool) -> bool {
-        let candidates = self.held.iter().filter(|(_, held)| may(held));
+    fn ends(&mut self, may: impl Fn(&Held, usize) -> bool) -> bool {
+        let candidates = self
+            .held
+            .iter()
+            .filter(|(_, held)| may(held, self.count(held.of)));
         let victim = candidates.min_by_key(|(number, held)| (held.stage, **number));
         let Some(number) = victim.map(|(number, _)| *number) else {
             return false;
         };
-        if let Some(held) = self.held.remove(&number) {
+        if let Some(held) = self.remove(number) {
             held.out.cancel();
         }
         true
@@ -125,6 +152,7 @@ impl Places {
         let table = Table {
             room,
             next: 0,
+            counts: HashMap::new(),
             held: BTreeMap::new(),
         };
         Self {
@@ -133,7 +161,7 @@ impl Places {
         }
     }
 
-    /// Waits for a place for one of `of`. Who came first is first, where nobody gives way.
+    /// Waits for a place for one of `of`.
     pub(crate) async fn wait(&self, of: IpAddr) -> Place {
         loop {
             if let Some(place) = self.take(of) {
@@ -161,15 +189,13 @@ impl Places {
         if !table.makes_room(of, now) {
             return None;
         }
-        let (number, out) = (table.next, CancellationToken::new());
-        table.next += 1;
-        let held = Held {
+        let out = CancellationToken::new();
+        let number = table.add(Held {
             of,
             stage: Stage::Silent,
             since: now,
             out: out.clone(),
-        };
-        table.held.insert(number, held);
+        });
         drop(table);
         Some(Place {
             seat: Seat {
@@ -212,7 +238,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.seat.places.lock().held.remove(&self.seat.number);
+        self.seat.places.lock().remove(self.seat.number);
         self.seat.places.freed.notify_one();
     }
 }
@@ -256,6 +282,7 @@ mod tests {
         at_most: 256,
         per_address: 32,
         silent_for: Duration::ZERO,
+        shakes_for: Duration::from_secs(1),
     };
 
     fn of(last: u8) -> IpAddr {
@@ -292,7 +319,7 @@ mod tests {
             "a burst of hosts breaks off none of its own"
         );
         mine[0].idles();
-        let later = Instant::now() + IDLES_FOR + SHAKES_FOR;
+        let later = Instant::now() + IDLES_FOR + ROOM.shakes_for;
         let seat = mine[1].seat();
         let _served = seat.calls();
         let _next = places.take_at(of(1), later).unwrap();
@@ -333,6 +360,7 @@ mod tests {
             at_most: 4,
             per_address: 4,
             silent_for: Duration::from_secs(1),
+            shakes_for: Duration::from_secs(4),
         };
         let places = Places::new(room);
         let now = Instant::now();

@@ -196,8 +196,9 @@ impl Opening {
             life_end: self.life.end(),
         };
         let context = &self.context;
-        let own = context.identities.own();
         let welcome = |epoch: Epoch| {
+            // As it is when the session counts: what changes later is told to it.
+            let own = context.identities.own();
             let message = Some(session_response::Message::Welcome(Welcome {
                 epoch: epoch.0,
                 heartbeat_interval_ms: millis(context.heartbeat),

@@ -94,9 +94,9 @@ pub(super) struct Floor<'a> {
     pub(super) rounding: Bytes,
 }
 
-/// What the kernel's figure of the size may differ from a plan's, when several changes round it one after the other. A plan
-/// that was made to the byte still fits then.
-pub(super) const ROUNDING: Bytes = Bytes(8);
+/// What the kernel's figure of the size may differ from a plan's, when several changes round it one after the other: statvfs(3)
+/// counts blocks, and there are mirrors. A plan that was made to the byte still fits then.
+pub(super) const ROUNDING: Bytes = Bytes(64 << 10);
 
 pub(super) fn sum(shares: &[Bytes]) -> u128 {
     shares.iter().map(|share| u128::from(share.0)).sum()
